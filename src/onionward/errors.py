@@ -1,0 +1,88 @@
+"""Everything onionward can raise on purpose.
+
+OnionwardError             one sentence, a hint, an exit status
+├── RefusedError           found before anything was touched (exit 2)
+│   └── ConfigError        all the problems of one configuration, each with file:line
+├── CommandError           a tool failed: its arguments, status and words
+├── StepError              a step of `up` or `down` failed; says what state the machine is in
+├── JournalError           the journal on disk cannot be read
+├── LockedError            another onionward is at work
+├── TorError               tor does not start, bootstrap or answer
+├── VerifyError            what the kernel holds is not what was loaded
+└── LabError               the private network on this machine cannot be built or used
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from typing import ClassVar
+
+
+class OnionwardError(Exception):
+    """A failure to tell the user about.
+
+    Args:
+        message: what happened, and where.
+        hint: what to do about it, or "" when there is nothing to suggest.
+
+    """
+
+    exit_status: ClassVar[int] = 1
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.message}\n  {self.hint}" if self.hint else self.message
+
+
+class RefusedError(OnionwardError):
+    """Bad input or a machine that cannot do this; nothing was touched."""
+
+    exit_status = 2
+
+
+class ConfigError(RefusedError):
+    """Every problem of a configuration at once, one per line, each as `file:line: key: words`."""
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = tuple(problems)
+
+
+class CommandError(OnionwardError):
+    """A command ended with a status that was not expected, or did not end in time."""
+
+    def __init__(self, argv: Sequence[str], status: int | None, stderr: str) -> None:
+        ending = "did not end in time" if status is None else f"ended with status {status}"
+        super().__init__(f"{shlex.join(argv)} {ending}: {stderr.strip() or 'it printed no reason'}")
+        self.argv = tuple(argv)
+        self.status = status
+        self.stderr = stderr
+
+
+class StepError(OnionwardError):
+    """A step of `up` or `down` failed; the message ends with the state the machine is in now."""
+
+
+class JournalError(OnionwardError):
+    """The journal on disk is not one that this program wrote."""
+
+
+class LockedError(OnionwardError):
+    """Another onionward holds the lock."""
+
+
+class TorError(OnionwardError):
+    """Tor did not start, did not bootstrap or does not answer."""
+
+
+class VerifyError(OnionwardError):
+    """The kernel's rules are not the ones that were loaded."""
+
+
+class LabError(OnionwardError):
+    """The lab cannot be built, found or used."""

@@ -1,0 +1,202 @@
+"""The seam: every effect on the machine goes through `System`.
+
+Commands get a list of arguments, a fixed locale, no inherited standard input and a timeout. Each
+change is announced to `System.effect` immediately before it happens, which is what a trace prints
+and where a test can make the program die.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shlex
+import shutil
+import signal
+import struct
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from onionward.errors import CommandError
+
+_FIXED_ENVIRONMENT = {
+    "LC_ALL": "C.UTF-8",
+    "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+}
+# ioctl_iflags(2); the same numbers on every 64-bit architecture
+_FS_IOC_GETFLAGS = 0x80086601
+_FS_IOC_SETFLAGS = 0x40086602
+_FS_IMMUTABLE_FL = 0x00000010
+
+
+def find_tool(name: str) -> str | None:
+    """Path of a system tool, looked up in the directories of a root login, or None."""
+    return shutil.which(name, path=_FIXED_ENVIRONMENT["PATH"])
+
+
+def _environment(extra: Mapping[str, str] | None) -> dict[str, str]:
+    kept = {k: v for k, v in os.environ.items() if k in ("HOME", "TMPDIR", "TERM")}
+    return {**kept, **_FIXED_ENVIRONMENT, **(extra or {})}
+
+
+class System:
+    """Runs commands and changes files; the only object that does.
+
+    Args:
+        trace: print each change with a time stamp on standard error before it is made.
+
+    """
+
+    def __init__(self, *, trace: bool = False) -> None:
+        self._trace = trace
+
+    def effect(self, words: str) -> None:
+        """Announce a change that is about to be made."""
+        if self._trace:
+            now = time.time()
+            sys.stderr.write(f"[{now:.6f}] {words}\n")
+            sys.stderr.flush()
+
+    def query(
+        self,
+        argv: Sequence[str],
+        *,
+        stdin: str = "",
+        timeout: float = 20.0,
+        accept: Sequence[int] = (0,),
+    ) -> str:
+        """Run a command that only reads; returns its standard output.
+
+        Args:
+            argv: program and arguments.
+            stdin: text for its standard input.
+            timeout: seconds before it is killed.
+            accept: exit statuses that are no failure.
+
+        Raises:
+            CommandError: another exit status, a timeout, or no such program.
+
+        """
+        try:
+            done = subprocess.run(
+                argv,
+                input=stdin,
+                capture_output=True,
+                text=True,
+                errors="replace",
+                timeout=timeout,
+                env=_environment(None),
+                check=False,
+            )
+        except subprocess.TimeoutExpired as error:
+            raise CommandError(argv, None, f"after {timeout:g} s") from error
+        except OSError as error:
+            raise CommandError(argv, 127, str(error)) from error
+        if done.returncode not in accept:
+            raise CommandError(argv, done.returncode, done.stderr or done.stdout)
+        return done.stdout
+
+    def change(
+        self,
+        argv: Sequence[str],
+        *,
+        stdin: str = "",
+        timeout: float = 20.0,
+        accept: Sequence[int] = (0,),
+    ) -> str:
+        """Run a command that changes the machine; arguments and errors as `query`."""
+        self.effect(shlex.join(argv))
+        return self.query(argv, stdin=stdin, timeout=timeout, accept=accept)
+
+    def write_file(
+        self, path: Path, text: str, *, mode: int = 0o644, owner: tuple[int, int] = (0, 0)
+    ) -> None:
+        """Replace a file's content atomically and durably (write, fsync, rename, fsync)."""
+        self.effect(f"write {path}")
+        temporary = path.with_name(f".{path.name}.{os.getpid()}.new")
+        try:
+            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+            with os.fdopen(descriptor, "w", encoding="utf-8", errors="surrogateescape") as file:
+                os.fchown(file.fileno(), *owner)
+                os.fchmod(file.fileno(), mode)
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+        self.sync_directory(path.parent)
+
+    def sync_directory(self, directory: Path) -> None:
+        """Make renames and removals in a directory durable."""
+        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def make_directory(
+        self, path: Path, *, mode: int = 0o755, owner: tuple[int, int] = (0, 0)
+    ) -> None:
+        """Create a directory with its parents, or correct the mode and owner of one that exists."""
+        self.effect(f"mkdir {path}")
+        path.mkdir(parents=True, exist_ok=True)
+        os.chown(path, *owner)
+        path.chmod(mode)
+
+    def remove_tree(self, path: Path) -> None:
+        """Remove a directory and all below it; nothing happens when it does not exist."""
+        if path.exists():
+            self.effect(f"rm -r {path}")
+            shutil.rmtree(path)
+
+    def remove_file(self, path: Path) -> None:
+        """Remove a file or link; nothing happens when it does not exist."""
+        if path.is_symlink() or path.exists():
+            self.effect(f"rm {path}")
+            path.unlink(missing_ok=True)
+
+    def hard_link(self, path: Path, name: Path) -> None:
+        """Give the file (or symbolic link) at `path` a second name."""
+        self.effect(f"ln -P {path} {name}")
+        os.link(path, name, follow_symlinks=False)
+
+    def rename(self, path: Path, target: Path) -> None:
+        """Rename atomically, replacing what is there, and make it durable."""
+        self.effect(f"mv -T {path} {target}")
+        path.replace(target)
+        self.sync_directory(target.parent)
+
+    def is_immutable(self, path: Path) -> bool:
+        """Whether chattr's immutable flag is set; False where the file system has no flags."""
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+        try:
+            raw = fcntl.ioctl(descriptor, _FS_IOC_GETFLAGS, struct.pack("l", 0))
+        except OSError:
+            return False
+        finally:
+            os.close(descriptor)
+        return bool(int(struct.unpack("l", raw)[0]) & _FS_IMMUTABLE_FL)
+
+    def set_immutable(self, path: Path, *, immutable: bool) -> None:
+        """Set or clear chattr's immutable flag (ioctl_iflags(2))."""
+        self.effect(f"chattr {'+' if immutable else '-'}i {path}")
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+        try:
+            raw = fcntl.ioctl(descriptor, _FS_IOC_GETFLAGS, struct.pack("l", 0))
+            flags = int(struct.unpack("l", raw)[0])
+            flags = flags | _FS_IMMUTABLE_FL if immutable else flags & ~_FS_IMMUTABLE_FL
+            fcntl.ioctl(descriptor, _FS_IOC_SETFLAGS, struct.pack("l", flags))
+        finally:
+            os.close(descriptor)
+
+    def kill(self, pid: int, number: signal.Signals) -> None:
+        """Send a signal to a process; nothing happens when it is gone."""
+        self.effect(f"kill -{number.name.removeprefix('SIG')} {pid}")
+        try:
+            os.kill(pid, number)
+        except ProcessLookupError:
+            return
