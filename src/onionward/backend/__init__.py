@@ -1,0 +1,1 @@
+"""One module per packet filter: check, apply, verify, remove; no policy."""

@@ -1,0 +1,229 @@
+"""The command line: the only code that prints. Heavy imports wait until a command needs them."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from onionward import __version__
+from onionward.system import System
+
+if TYPE_CHECKING:
+    from onionward.config import Config
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def config_option(command: F) -> F:
+    """`--config FILE`, which may stand before or after the command's name."""
+    return click.option(
+        "--config",
+        "config_path",
+        type=click.Path(path_type=Path),
+        help="Configuration; default /etc/onionward/onionward.toml. "
+        "Without any file this host is routed.",
+    )(command)
+
+
+def _load(ctx: click.Context, path: Path | None) -> Config:
+    from onionward.config import load
+
+    return load(path or ctx.obj["config"])
+
+
+def _system(ctx: click.Context) -> System:
+    system: System = ctx.obj["system"]
+    return system
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, message="onionward %(version)s")
+@click.option("--verbose", is_flag=True, help="Print every change with its time before it is made.")
+@config_option
+@click.pass_context
+def cli(ctx: click.Context, config_path: Path | None, *, verbose: bool) -> None:
+    """Route traffic through Tor at the packet filter, and prove that nothing escapes.
+
+    Exit status: 0 done; 1 failed, and the state the machine is in is said; 2 wrong usage or
+    configuration, and nothing was touched.
+    """
+    ctx.ensure_object(dict)
+    ctx.obj.setdefault("system", System(trace=verbose))
+    ctx.obj["config"] = config_path
+
+
+@cli.command()
+@config_option
+@click.option("--yes", is_flag=True, help="Go on even if this cuts the SSH session it is typed in.")
+@click.pass_context
+def up(ctx: click.Context, config_path: Path | None, *, yes: bool) -> None:
+    """Route: block first, start Tor, then let traffic through it."""
+    from onionward import lifecycle
+    from onionward.paths import PATHS
+    from onionward.progress import Progress
+
+    config = _load(ctx, config_path)
+    _interrupt_on_signals()
+    with Progress() as progress:
+        request = lifecycle.Request(config, accept_cut=yes)
+        lifecycle.up(_system(ctx), request, PATHS, progress)
+
+
+@cli.command()
+@config_option
+@click.option(
+    "--force",
+    is_flag=True,
+    help="Open the network even if the journal is damaged or a flow cannot be cut.",
+)
+@click.pass_context
+def down(ctx: click.Context, config_path: Path | None, *, force: bool) -> None:
+    """Put everything back exactly as it was."""
+    del config_path  # what was done is in the journal, not in the configuration of today
+    from onionward import lifecycle
+    from onionward.paths import PATHS
+    from onionward.progress import Progress
+
+    _require_root("down")
+    with Progress() as progress:
+        if lifecycle.down(_system(ctx), PATHS, progress, force=force):
+            click.echo("off: everything is as it was; traffic leaves in clear")
+        else:
+            click.echo("off already: nothing to put back")
+
+
+@cli.command()
+@config_option
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
+@click.pass_context
+def status(ctx: click.Context, config_path: Path | None, *, as_json: bool) -> None:
+    """Say what is routed and whether it still holds."""
+    del config_path
+    from onionward import status as status_module
+    from onionward.paths import PATHS
+
+    _require_root("status")
+    report = status_module.gather(_system(ctx), PATHS)
+    click.echo(status_module.to_json(report) if as_json else status_module.to_text(report))
+
+
+@cli.command()
+@config_option
+@click.pass_context
+def check(ctx: click.Context, config_path: Path | None) -> None:
+    """Validate the configuration and the rendered rules, touching nothing."""
+    from onionward import lifecycle
+    from onionward.paths import PATHS
+
+    config = _load(ctx, config_path)
+    facts, limits = lifecycle.validate(_system(ctx), config, PATHS)
+    for limit in limits:
+        click.echo(f"limit: {limit}")
+    interfaces = ", ".join(link.name for link in facts.links) or "none"
+    click.echo(f"{config.source.name}: good; nft and tor accept it (interfaces: {interfaces})")
+
+
+@cli.command()
+@config_option
+@click.argument("what", type=click.Choice(["policy", "nftables", "torrc", "resolver"]))
+@click.option(
+    "--state",
+    type=click.Choice(["routed", "blocked"]),
+    default="routed",
+    help="For which state the rules are shown.",
+)
+@click.pass_context
+def show(ctx: click.Context, config_path: Path | None, what: str, state: str) -> None:
+    """Print the policy or what is rendered from it; touch nothing."""
+    from onionward import preview
+    from onionward.paths import PATHS
+
+    config = _load(ctx, config_path)
+    click.echo(preview.show(_system(ctx), config, PATHS, what, state), nl=False)
+
+
+@cli.group()
+def lab() -> None:
+    """Build a private Tor network on this machine; no internet is needed."""
+
+
+@lab.command("up")
+@click.option("--name", default="lab", show_default=True, help="Several can exist at once.")
+@click.pass_context
+def lab_up(ctx: click.Context, name: str) -> None:
+    """Build the network and a host to protect."""
+    from onionward import lab as lab_module
+
+    _require_root("lab")
+    _interrupt_on_signals()
+    built = lab_module.build(_system(ctx), name=name, progress=click.echo)
+    click.echo(f"try: onionward lab exec host -- curl http://{built.web4}/")
+
+
+@lab.command("demo")
+@click.pass_context
+def lab_demo(ctx: click.Context) -> None:
+    """Show a machine with protection off and on, and what left it."""
+    from onionward.lab import demo
+
+    _require_root("lab")
+    _interrupt_on_signals()
+    sys.exit(demo.run(_system(ctx)))
+
+
+@lab.command("exec", context_settings={"ignore_unknown_options": True})
+@click.option("--name", default="lab", show_default=True, help="Which lab.")
+@click.argument("host")
+@click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
+@click.pass_context
+def lab_exec(ctx: click.Context, name: str, host: str, command: tuple[str, ...]) -> None:
+    """Run a command inside HOST: host, internet or neighbour."""
+    import os
+
+    from onionward import lab as lab_module
+    from onionward.errors import RefusedError
+
+    del ctx
+    _require_root("lab")
+    hosts = lab_module.find(name).hosts
+    if host not in hosts:
+        raise RefusedError(f"the lab has no host {host}; known: {', '.join(sorted(hosts))}")
+    argv = hosts[host].command(command)
+    sys.stdout.flush()
+    os.execvp(argv[0], argv)  # noqa: S606  # nsenter takes this process's place
+
+
+@lab.command("down")
+@click.option("--name", default="lab", show_default=True, help="Which lab.")
+@click.pass_context
+def lab_down(ctx: click.Context, name: str) -> None:
+    """Remove a lab: its processes, namespaces, links and files."""
+    from onionward import lab as lab_module
+
+    _require_root("lab")
+    lab_module.destroy(_system(ctx), name)
+    click.echo(f"lab {name} is gone")
+
+
+def _require_root(command: str) -> None:
+    import os
+
+    from onionward.errors import RefusedError
+
+    if os.geteuid() != 0:
+        raise RefusedError(f"`onionward {command}` needs root; nothing was touched", "use sudo")
+
+
+def _interrupt_on_signals() -> None:
+    """Let a closed terminal or a polite kill undo what was begun, as Ctrl-C does."""
+
+    def interrupt(_number: int, _frame: object) -> None:
+        raise KeyboardInterrupt
+
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, interrupt)

@@ -1,0 +1,141 @@
+"""A plain resolv.conf: replaced by a file of our own, and put back as it was.
+
+The original gets a second name beside it and the new file is renamed over the first, so there is
+no instant without a resolver, and what returns is the original itself: content, link target, mode,
+owner, times and extended attributes. A file that cannot be renamed (a bind mount, as in
+containers) is overwritten in place instead and its content kept in the journal.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from pathlib import Path
+from typing import TypedDict
+
+from onionward.system import System
+
+
+class Saved(TypedDict):
+    """How to put resolv.conf back; JSON in the journal.
+
+    Attributes:
+        kind: "absent", "renamed" (the original waits under another name) or "content".
+        content: the original text of a file that is overwritten in place.
+        immutable: whether chattr's flag was set.
+        times: access and modification times in nanoseconds of an overwritten file.
+        ours: the text that was put there.
+
+    """
+
+    kind: str
+    content: str
+    immutable: bool
+    times: tuple[int, int]
+    ours: str
+
+
+def waiting_name(path: Path) -> Path:
+    """The second name of the original."""
+    return path.with_name(f".{path.name}.before-onionward")
+
+
+def survey(system: System, path: Path, ours: str) -> Saved:
+    """What is there now, before anything changes."""
+    saved = Saved(kind="absent", content="", immutable=False, times=(0, 0), ours=ours)
+    if path.is_symlink():
+        saved["kind"] = "renamed"
+    elif path.exists():
+        status = path.stat()
+        saved["immutable"] = stat.S_ISREG(status.st_mode) and system.is_immutable(path)
+        saved["kind"] = "content" if os.path.ismount(path) else "renamed"
+        if saved["kind"] == "content":
+            saved["content"] = _read(path)
+            saved["times"] = (status.st_atime_ns, status.st_mtime_ns)
+    return saved
+
+
+def replace(system: System, path: Path, saved: Saved) -> None:
+    """Put our file in place of the surveyed one."""
+    if saved["immutable"]:
+        system.set_immutable(path, immutable=False)
+    if saved["kind"] == "content":
+        _overwrite(system, path, saved["ours"])
+        return
+    waiting = waiting_name(path)
+    if saved["kind"] == "renamed" and not (_present(waiting) and is_ours(path, saved)):
+        system.remove_file(waiting)
+        system.hard_link(path, waiting)
+    system.write_file(path, saved["ours"])
+
+
+def is_ours(path: Path, saved: Saved) -> bool:
+    """Whether what is there now is what was put there."""
+    return not path.is_symlink() and path.exists() and _read(path) == saved["ours"]
+
+
+def restore(system: System, path: Path, saved: Saved) -> str:
+    """Put the original back, unless somebody else has written the file since.
+
+    Works from every point at which `replace` can have been interrupted, and twice.
+
+    Returns:
+        What was left alone and why, or "".
+
+    """
+    waiting = waiting_name(path)
+    note = ""
+    if saved["kind"] == "content":
+        note = _restore_content(system, path, saved)
+    elif saved["kind"] == "absent":
+        if is_ours(path, saved):
+            system.remove_file(path)
+    elif _present(waiting):
+        if _same_file(waiting, path):
+            system.remove_file(waiting)
+        elif is_ours(path, saved):
+            system.rename(waiting, path)
+        else:
+            note = f"{path} was changed by somebody else meanwhile and is left as it is"
+            system.remove_file(waiting)
+    if saved["immutable"] and not note and not system.is_immutable(path):
+        system.set_immutable(path, immutable=True)
+    return note
+
+
+def _restore_content(system: System, path: Path, saved: Saved) -> str:
+    if is_ours(path, saved):
+        _overwrite(system, path, saved["content"])
+        os.utime(path, ns=saved["times"])
+    elif _read(path) != saved["content"]:
+        return f"{path} was changed by somebody else meanwhile and is left as it is"
+    return ""
+
+
+def _present(path: Path) -> bool:
+    return path.is_symlink() or path.exists()
+
+
+def _same_file(one: Path, other: Path) -> bool:
+    try:
+        return os.path.samestat(one.lstat(), other.lstat())
+    except FileNotFoundError:
+        return False
+
+
+def _read(path: Path) -> str:
+    return path.read_bytes().decode("utf-8", "surrogateescape")
+
+
+def _overwrite(system: System, path: Path, text: str) -> None:
+    system.effect(f"overwrite {path}")
+    with path.open("r+", encoding="utf-8", errors="surrogateescape", newline="") as file:
+        file.write(text)
+        file.truncate()
+        file.flush()
+        try:
+            os.fsync(file.fileno())
+        except OSError as error:
+            if error.errno != errno.EINVAL:
+                raise

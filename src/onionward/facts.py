@@ -1,0 +1,216 @@
+"""What this machine is: read once, before anything changes, into frozen values."""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import os
+import pwd
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from onionward.networks import Address, Network
+from onionward.system import System, find_tool
+
+# Accounts of DHCP clients: dhclient and NetworkManager run as root, the others drop privileges.
+_DHCP_ACCOUNTS = ("root", "systemd-network", "_dhcpcd", "dhcpcd")
+# An attached network broader than this is a misconfiguration or an attack by DHCP (a /1 would make
+# half the Internet a neighbour), so it is no neighbourhood.
+_BROADEST_LINK = {4: 12, 6: 48}
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """An account of the machine.
+
+    Attributes:
+        name: login name.
+        uid: user id.
+        gid: primary group id.
+        home: home directory.
+
+    """
+
+    name: str
+    uid: int
+    gid: int
+    home: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """A network interface other than loopback.
+
+    Attributes:
+        name: as the kernel has it.
+        addresses: its own addresses.
+        networks: the networks it is attached to.
+
+    """
+
+    name: str
+    addresses: tuple[Address, ...]
+    networks: tuple[Network, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """One reading of the machine.
+
+    Attributes:
+        effective_uid: of this process.
+        nft_version: of the `nft` program, or None when it is missing.
+        tor_path: the `tor` program, or None.
+        missing_tools: other programs that are needed and missing.
+        links: interfaces other than loopback.
+        ipv6: whether the kernel has IPv6 on loopback.
+        tor_account: the account that tor is to run as, or None when it does not exist.
+        account_processes: processes of that account that are not onionward's tor.
+        dhcp_uids: accounts that DHCP clients run as, of those that exist.
+        ephemeral_ports: first and last local port that the kernel gives to sockets
+            (ip(7), ip_local_port_range).
+        privileged_ports_below: ports below this need a privilege (ip_unprivileged_port_start).
+        cgroup_mount: where version 2 control groups are mounted, or None.
+
+    """
+
+    effective_uid: int
+    nft_version: tuple[int, ...] | None
+    tor_path: str | None
+    missing_tools: tuple[str, ...]
+    links: tuple[Link, ...]
+    ipv6: bool
+    tor_account: Account | None
+    account_processes: tuple[int, ...]
+    dhcp_uids: tuple[int, ...]
+    ephemeral_ports: tuple[int, int]
+    privileged_ports_below: int
+    cgroup_mount: Path | None
+
+    @property
+    def addresses(self) -> tuple[Address, ...]:
+        """All addresses of this machine but loopback."""
+        return tuple(address for link in self.links for address in link.addresses)
+
+
+def own_addresses(system: System) -> tuple[Address, ...]:
+    """All addresses of this machine but loopback, now."""
+    return tuple(address for link in _links(system) for address in link.addresses)
+
+
+def gather(system: System, account: str) -> Facts:
+    """Read the machine; `account` is the name of tor's account."""
+    found = _account(account)
+    return Facts(
+        effective_uid=os.geteuid(),
+        nft_version=_nft_version(system),
+        tor_path=find_tool("tor"),
+        missing_tools=tuple(t for t in ("ip", "ss", "conntrack") if find_tool(t) is None),
+        links=_links(system) if find_tool("ip") else (),
+        ipv6=_has_ipv6(),
+        tor_account=found,
+        account_processes=() if found is None else foreign_processes(found.uid),
+        dhcp_uids=tuple(sorted(a.uid for n in _DHCP_ACCOUNTS if (a := _account(n)))),
+        ephemeral_ports=_port_range(),
+        privileged_ports_below=int(_sysctl("net/ipv4/ip_unprivileged_port_start", "1024")),
+        cgroup_mount=cgroup_mount(Path("/proc/self/mountinfo").read_text()),
+    )
+
+
+def _account(name: str) -> Account | None:
+    try:
+        entry = pwd.getpwnam(name)
+    except KeyError:
+        return None
+    return Account(entry.pw_name, entry.pw_uid, entry.pw_gid, Path(entry.pw_dir))
+
+
+def find_account(name: str) -> Account | None:
+    """The account of this name, or None."""
+    return _account(name)
+
+
+def _nft_version(system: System) -> tuple[int, ...] | None:
+    if find_tool("nft") is None:
+        return None
+    return parse_nft_version(system.query(["nft", "--version"]))
+
+
+def parse_nft_version(text: str) -> tuple[int, ...]:
+    """Numbers of `nft --version`; an empty tuple when there are none."""
+    found = re.search(r"v(\d+(?:\.\d+)*)", text)
+    return tuple(int(part) for part in found[1].split(".")) if found else ()
+
+
+def _links(system: System) -> tuple[Link, ...]:
+    return parse_links(json.loads(system.query(["ip", "-j", "address", "show"]) or "[]"))
+
+
+def parse_links(entries: list[Mapping[str, Any]]) -> tuple[Link, ...]:
+    """Interfaces out of `ip -j address show`, loopback left out."""
+    links = []
+    for entry in entries:
+        if "ifname" not in entry or "LOOPBACK" in entry.get("flags", ()):
+            continue
+        interfaces = [
+            ipaddress.ip_interface(f"{a.get('local')}/{a['prefixlen']}")
+            for a in entry.get("addr_info", ())
+            if a.get("local")
+        ]
+        networks = tuple(
+            i.network for i in interfaces if i.network.prefixlen >= _BROADEST_LINK[i.version]
+        )
+        links.append(Link(entry["ifname"], tuple(i.ip for i in interfaces), networks))
+    return tuple(links)
+
+
+def _has_ipv6() -> bool:
+    try:
+        return "00000000000000000000000000000001" in Path("/proc/net/if_inet6").read_text()
+    except OSError:
+        return False
+
+
+def _sysctl(name: str, default: str) -> str:
+    try:
+        return (Path("/proc/sys") / name).read_text().strip()
+    except OSError:
+        return default
+
+
+def _port_range() -> tuple[int, int]:
+    low, high = _sysctl("net/ipv4/ip_local_port_range", "32768 60999").split()
+    return int(low), int(high)
+
+
+def cgroup_mount(mountinfo: str) -> Path | None:
+    """Where version 2 control groups are mounted according to /proc/self/mountinfo (proc(5)).
+
+    nft resolves names below /sys/fs/cgroup, so a mount elsewhere cannot be used.
+    """
+    for line in mountinfo.splitlines():
+        head, _, tail = line.partition(" - ")
+        if tail.startswith("cgroup2 "):
+            path = Path(head.split()[4])
+            if path.is_relative_to("/sys/fs/cgroup"):
+                return path
+    return None
+
+
+def foreign_processes(uid: int) -> tuple[int, ...]:
+    """Processes of an account that are not onionward's own tor."""
+    from onionward.tor.process import is_own
+
+    found = []
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdecimal():
+            continue
+        try:
+            if entry.stat().st_uid == uid and not is_own(int(entry.name)):
+                found.append(int(entry.name))
+        except OSError:
+            continue  # it ended meanwhile
+    return tuple(sorted(found))

@@ -1,0 +1,169 @@
+"""What is wrong with a configuration on this machine: found before anything is touched."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from onionward.config.values import Config
+from onionward.facts import Facts
+from onionward.networks import Network, address_range, overlapping
+from onionward.toml_lines import KeyPath
+from onionward.tor.account import SYSTEM_TOR_ACCOUNTS
+
+OLDEST_NFT = (1, 0, 6)
+
+_PACKAGES = {
+    "nft": "nftables",
+    "tor": "tor",
+    "ip": "iproute2",
+    "ss": "iproute2",
+    "conntrack": "conntrack",
+}
+
+
+def problems(config: Config, facts: Facts, listeners: Mapping[str, str]) -> tuple[str, ...]:
+    """Every reason why this configuration cannot be put in force here.
+
+    Args:
+        config: read and free of contradictions.
+        facts: of this machine.
+        listeners: who listens on TransPort ("tcp:940") and DNSPort ("udp:941") already.
+
+    """
+    found = [*_rights_and_tools(facts)]
+    for path, words in (
+        *_account_problems(config, facts),
+        *_network_problems(config, facts),
+        *_port_problems(config, listeners),
+    ):
+        found.append(config.source.locate(path, words))
+    return tuple(found)
+
+
+def _rights_and_tools(facts: Facts) -> Iterator[str]:
+    if facts.effective_uid != 0:
+        yield "this needs root: packet filters, accounts and resolv.conf are root's; use sudo"
+    if facts.nft_version is None:
+        yield _missing("nft")
+    elif facts.nft_version < OLDEST_NFT:
+        have = ".".join(map(str, facts.nft_version)) or "unknown"
+        yield f"nft is version {have}; {'.'.join(map(str, OLDEST_NFT))} is the oldest that works"
+    if facts.tor_path is None:
+        yield _missing("tor")
+    for tool in facts.missing_tools:
+        yield _missing(tool)
+
+
+def _missing(tool: str) -> str:
+    return f"{tool} is missing; install it: apt install {_PACKAGES[tool]}"
+
+
+def _account_problems(config: Config, facts: Facts) -> Iterator[tuple[KeyPath, str]]:
+    name = config.tor.user
+    key = ("tor", "user")
+    is_configured = key in config.source.lines
+    account = facts.tor_account
+    if name == "root" or (account is not None and account.uid == 0):
+        yield key, f"{name} is root; tor needs an account of its own"
+    elif name in SYSTEM_TOR_ACCOUNTS:
+        yield (
+            key,
+            f"{name} belongs to the system's own tor, whose traffic would leave too; "
+            "leave the key out and an account is created",
+        )
+    elif account is None and is_configured:
+        yield (
+            key,
+            f"there is no account {name} on this machine; leave the key out and one is created",
+        )
+    elif facts.account_processes:
+        pids = ", ".join(map(str, facts.account_processes[:5]))
+        yield (
+            key,
+            f"account {name} is in use (process {pids}); tor's account must be tor's alone",
+        )
+
+
+def _network_problems(config: Config, facts: Facts) -> Iterator[tuple[KeyPath, str]]:
+    attached: list[tuple[str, Network]] = [
+        (link.name, network) for link in facts.links for network in link.networks
+    ]
+    for virtual in config.tor.virtual:
+        for name, network in attached:
+            if overlapping(virtual, network):
+                yield (
+                    ("tor", "virtual_networks"),
+                    f"{virtual} overlaps {network} ({address_range(network)}) of interface {name}; "
+                    "take another virtual network",
+                )
+
+
+def _port_problems(config: Config, listeners: Mapping[str, str]) -> Iterator[tuple[KeyPath, str]]:
+    for key, listener in (
+        ("trans_port", f"tcp:{config.tor.trans_port}"),
+        ("dns_port", f"udp:{config.tor.dns_port}"),
+    ):
+        if who := listeners.get(listener):
+            protocol, _, port = listener.partition(":")
+            yield (
+                ("tor", key),
+                f"{protocol} port {port} is taken already by {who}; take another one",
+            )
+
+
+def warnings(config: Config, facts: Facts) -> tuple[str, ...]:
+    """What is not covered on this machine, each with its reason."""
+    found = []
+    if facts.cgroup_mount is None:
+        found.append(
+            "no version 2 control groups below /sys/fs/cgroup: tor is recognised by its account "
+            "alone"
+        )
+    exposed = [
+        port
+        for port in (config.tor.trans_port, config.tor.dns_port)
+        if port >= facts.privileged_ports_below
+    ]
+    if exposed:
+        ports = " and ".join(map(str, exposed))
+        found.append(
+            f"port {ports} can be opened by every account (privileged ports end at "
+            f"{facts.privileged_ports_below}): while tor is down, another program could take its "
+            "place"
+        )
+    if not facts.ipv6:
+        found.append("IPv6 is off on loopback: IPv6 is refused instead of being routed")
+    return tuple(found)
+
+
+def ssh_peer(environment: Mapping[str, str], ancestors: Iterator[Path]) -> str | None:
+    """The address from which this command was typed over SSH, or None.
+
+    Args:
+        environment: of this process; sudo removes SSH_CONNECTION from it.
+        ancestors: environ files of the parent processes, nearest first.
+
+    """
+    if connection := environment.get("SSH_CONNECTION"):
+        return connection.split()[0]
+    for path in ancestors:
+        try:
+            raw = path.read_bytes()
+        except OSError:
+            continue
+        for entry in raw.split(b"\0"):
+            if entry.startswith(b"SSH_CONNECTION="):
+                return entry.partition(b"=")[2].decode().split()[0]
+    return None
+
+
+def ancestor_environments(proc: Path, pid: int) -> Iterator[Path]:
+    """Environ files of the ancestors of a process."""
+    while pid > 1:
+        yield proc / str(pid) / "environ"
+        try:
+            stat = (proc / str(pid) / "stat").read_text()
+        except OSError:
+            return
+        pid = int(stat.rpartition(")")[2].split()[1])

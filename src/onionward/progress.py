@@ -1,0 +1,62 @@
+"""How `up` and `down` speak: a bar for tor's bootstrap on a terminal, plain lines otherwise."""
+
+from __future__ import annotations
+
+import sys
+import time
+from types import TracebackType
+from typing import Any
+
+
+class Progress:
+    """Prints steps with the time since the start; a context manager, because of the bar."""
+
+    def __init__(self) -> None:
+        self._start = time.monotonic()
+        self._bar: Any = None
+        self._task: Any = None
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._close_bar()
+
+    def step(self, words: str) -> None:
+        """Something was done."""
+        self._close_bar()
+        self._print(f"[{time.monotonic() - self._start:6.2f} s] {words}")
+
+    def warn(self, words: str) -> None:
+        """Something that the user should know."""
+        self._close_bar()
+        self._print(f"warning: {words}")
+
+    def bootstrap(self, percent: int, words: str) -> None:
+        """How far tor is."""
+        if not sys.stdout.isatty():
+            self._print(f"[{time.monotonic() - self._start:6.2f} s] tor {words}")
+            return
+        if self._bar is None:
+            from rich.progress import BarColumn, TextColumn
+            from rich.progress import Progress as Bars
+
+            self._bar = Bars(TextColumn("tor"), BarColumn(), TextColumn("{task.description}"))
+            self._task = self._bar.add_task("", total=100)
+            self._bar.start()
+        self._bar.update(self._task, completed=percent, description=words)
+
+    def _close_bar(self) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
+    @staticmethod
+    def _print(words: str) -> None:
+        sys.stdout.write(words + "\n")
+        sys.stdout.flush()

@@ -1,0 +1,1 @@
+"""Pure renderers: a policy in, the text of a tool out."""

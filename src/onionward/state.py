@@ -1,0 +1,133 @@
+"""The journal: what was done, and what undoes it, on disk before it is done. And the lock."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+from onionward.errors import JournalError, LockedError
+from onionward.paths import Paths
+from onionward.system import System
+
+VERSION = 1
+State = Literal["blocked", "routed"]
+
+
+@dataclass(frozen=True, slots=True)
+class Journal:
+    """One activation, from `up` to `down`.
+
+    Attributes:
+        state: the last state reached; "blocked" until routing is verified.
+        since: seconds since the epoch when that was.
+        instance: names what belongs to this activation (the control group).
+        stamp: the packet mark in force.
+        undo: for each step taken, in order, what undoes it.
+        digest: fingerprint of the rules in force, "" before they were read back.
+        config: where the configuration came from.
+        torrc: fingerprint of tor's configuration, "" until tor runs.
+
+    """
+
+    state: State
+    since: float
+    instance: str
+    stamp: int
+    undo: dict[str, Any] = field(default_factory=dict)
+    digest: str = ""
+    config: str = ""
+    torrc: str = ""
+
+
+def load(paths: Paths) -> Journal | None:
+    """The journal of the current activation, or None when there is none.
+
+    Raises:
+        JournalError: the file is not a journal.
+
+    """
+    try:
+        text = paths.journal.read_text()
+    except FileNotFoundError:
+        return None
+    try:
+        document = json.loads(text)
+        if document.pop("version") != VERSION:
+            raise JournalError(
+                f"{paths.journal} was written by another version of onionward",
+                "use that version's `onionward down`",
+            )
+        return Journal(**document)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise JournalError(
+            f"{paths.journal} is damaged: {error}",
+            "`onionward down --force` removes what can be recognised without it",
+        ) from error
+
+
+def save(system: System, paths: Paths, journal: Journal) -> Journal:
+    """Write the journal durably; returns it."""
+    fields = ("state", "since", "instance", "stamp", "undo", "digest", "config", "torrc")
+    document = {"version": VERSION, **{name: getattr(journal, name) for name in fields}}
+    system.write_file(paths.journal, json.dumps(document, indent=1) + "\n", mode=0o600)
+    return journal
+
+
+def entered(journal: Journal, state: State, digest: str) -> Journal:
+    """The journal of a machine that is in this state from now on."""
+    return replace(journal, state=state, since=time.time(), digest=digest)
+
+
+@contextlib.contextmanager
+def locked(system: System, paths: Paths, patience: float = 20.0) -> Iterator[None]:
+    """Hold the lock that keeps two onionwards from working at once.
+
+    Raises:
+        LockedError: another one did not finish in time.
+
+    """
+    deadline = time.monotonic() + patience
+    while (descriptor := _try_lock(system, paths)) is None:
+        if time.monotonic() > deadline:
+            raise LockedError(
+                f"another onionward (process {_holder(paths)}) is at work",
+                "wait for it, or end it; the rules stay in place meanwhile",
+            )
+        time.sleep(0.05)
+    try:
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _try_lock(system: System, paths: Paths) -> int | None:
+    if not paths.runtime.is_dir():
+        system.make_directory(paths.runtime)
+    try:
+        descriptor = os.open(paths.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except FileNotFoundError:
+        return None  # the other one has just removed the directory
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        # `down` removes the file: a lock on what has no name any more excludes nobody
+        if os.path.samestat(os.fstat(descriptor), paths.lock.stat()):
+            return descriptor
+    except (BlockingIOError, FileNotFoundError):
+        pass
+    os.close(descriptor)
+    return None
+
+
+def _holder(paths: Paths) -> str:
+    try:
+        return paths.lock.read_text().strip() or "unknown"
+    except OSError:
+        return "unknown"

@@ -1,0 +1,152 @@
+"""What `onionward status` says: what the journal claims, held against what the machine has."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import asdict, dataclass
+from typing import Literal
+
+from onionward import state
+from onionward.backend import nftables as backend
+from onionward.dns import file as resolver
+from onionward.paths import Paths
+from onionward.system import System
+from onionward.tor import process as tor_process
+
+FORMAT = 1  # of the JSON
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """The machine as it is.
+
+    Attributes:
+        format: version of this structure.
+        state: "off", "blocked", "routed", or "open": activated, but the rules are gone.
+        since: seconds since the epoch of the last change of state, or None.
+        config: where the configuration came from, or None.
+        tor: "running" or "stopped".
+        tor_pid: its process id, or None.
+        resolver: "tor", "changed" by somebody else, or "untouched".
+        interfaces: those watched below IP.
+        counters: packets stopped, by reason.
+        problems: what is not as it should be, each with what to do.
+
+    """
+
+    format: int
+    state: Literal["off", "blocked", "routed", "open"]
+    since: float | None
+    config: str | None
+    tor: Literal["running", "stopped"]
+    tor_pid: int | None
+    resolver: Literal["tor", "changed", "untouched"]
+    interfaces: tuple[str, ...]
+    counters: dict[str, int]
+    problems: tuple[str, ...]
+
+
+def gather(system: System, paths: Paths) -> Status:
+    """Read the machine; changes nothing.
+
+    Raises:
+        JournalError: the journal is damaged.
+
+    """
+    journal = state.load(paths)
+    pids = tor_process.running(paths)
+    if journal is None:
+        return _without_journal(system, pids)
+    held = backend.read(system)
+    problems = []
+    now: Literal["blocked", "routed", "open"] = journal.state
+    if held is None:
+        now = "open"
+        problems.append(
+            "NOT PROTECTED: the rules are gone (a reboot, or another program removed them); "
+            "`onionward up` puts them back, `onionward down` restores the rest"
+        )
+    elif journal.digest and backend.digest(held) != journal.digest:
+        problems.append(
+            "the rules are not the ones that were loaded: an interface is gone, or another "
+            "program changed them; `onionward up` puts them right"
+        )
+    if not pids and now != "open":
+        now = "blocked"
+        problems.append("tor is not running: traffic is blocked; `onionward up` starts it again")
+    saved = journal.undo.get("resolver")
+    resolves: Literal["tor", "changed", "untouched"] = "untouched"
+    if saved is not None:
+        resolves = "tor" if resolver.is_ours(paths.resolv_conf, saved) else "changed"
+    if resolves == "changed":
+        problems.append(
+            f"{paths.resolv_conf} was changed by another program; queries still go to Tor or fail; "
+            "`onionward up` points it to Tor again"
+        )
+    return Status(
+        format=FORMAT,
+        state=now,
+        since=journal.since or None,
+        config=journal.config,
+        tor="running" if pids else "stopped",
+        tor_pid=pids[0] if pids else None,
+        resolver=resolves,
+        interfaces=backend.watched_devices(held or ()),
+        counters=backend.counters(held or ()),
+        problems=tuple(problems),
+    )
+
+
+def _without_journal(system: System, pids: tuple[int, ...]) -> Status:
+    held = backend.read(system)
+    problems = []
+    if held is not None or pids:
+        problems.append(
+            "the journal is missing, but rules or a tor of onionward are there; "
+            "`onionward down` removes them"
+        )
+    return Status(
+        format=FORMAT,
+        state="off" if held is None else "blocked",
+        since=None,
+        config=None,
+        tor="running" if pids else "stopped",
+        tor_pid=pids[0] if pids else None,
+        resolver="untouched",
+        interfaces=(),
+        counters=backend.counters(held or ()),
+        problems=tuple(problems),
+    )
+
+
+def to_json(status: Status) -> str:
+    """For programs."""
+    return json.dumps(asdict(status), indent=2)
+
+
+_STATES = {
+    "off": "off: traffic leaves in clear",
+    "blocked": "blocked: nothing leaves but tor itself",
+    "routed": "routed: everything this machine sends goes through Tor",
+    "open": "OPEN: traffic leaves in clear",
+}
+
+
+def to_text(status: Status) -> str:
+    """For people."""
+    lines = [_STATES[status.state]]
+    if status.since:
+        moment = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(status.since))
+        lines.append(f"  since     {moment}")
+    if status.state != "off":
+        process = f" (process {status.tor_pid})" if status.tor_pid else ""
+        lines += [
+            f"  tor       {status.tor}{process}",
+            f"  resolver  {status.resolver}",
+            f"  watched   {', '.join(status.interfaces) or 'no interface'}",
+            "  stopped   "
+            + (", ".join(f"{n} {name}" for name, n in status.counters.items()) or "nothing"),
+        ]
+    lines += [f"  problem   {problem}" for problem in status.problems]
+    return "\n".join(lines)

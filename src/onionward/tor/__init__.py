@@ -1,0 +1,1 @@
+"""The tor process, its account and its control port."""

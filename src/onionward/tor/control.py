@@ -1,0 +1,160 @@
+"""tor's control port, through stem; nothing else imports it."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import re
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import stem
+import stem.control
+import stem.util.log
+
+from onionward.errors import TorError
+from onionward.paths import Paths
+
+_POLL = 0.1  # seconds between two looks at the bootstrap phase
+
+
+@dataclass(frozen=True, slots=True)
+class Phase:
+    """How far tor is (control-spec, status/bootstrap-phase).
+
+    Attributes:
+        percent: 0 to 100.
+        summary: the phase in tor's words.
+        warning: what tor complains of, or "".
+        reason: tor's keyword for it, such as NOROUTE, CONNECTREFUSED or CLOCK_SKEW.
+
+    """
+
+    percent: int
+    summary: str
+    warning: str = ""
+    reason: str = ""
+
+    def words(self) -> str:
+        """One line for people."""
+        trouble = f" ({self.warning})" if self.warning else ""
+        return f"{self.percent} %: {self.summary}{trouble}"
+
+
+def parse_phase(text: str) -> Phase:
+    """A `status/bootstrap-phase` value.
+
+    Raises:
+        TorError: it is none.
+
+    """
+    pairs = dict(re.findall(r'(\w+)=("(?:[^"\\]|\\.)*"|\S+)', text))
+    try:
+        percent = int(pairs["PROGRESS"])
+    except (KeyError, ValueError):
+        raise TorError(f"tor's bootstrap phase is not understood: {text!r}") from None
+    return Phase(
+        percent,
+        pairs.get("SUMMARY", "").strip('"'),
+        pairs.get("WARNING", "").strip('"'),
+        pairs.get("REASON", ""),
+    )
+
+
+_ADVICE = {
+    "NOROUTE": "the machine has no route to the Tor network: is the uplink up?",
+    "CONNECTREFUSED": "relays refuse the connection: does a firewall outside block Tor?",
+    "TIMEOUT": "relays do not answer: does a firewall outside block Tor?",
+    "CLOCK_SKEW": "the clock is wrong: set it, then try again",
+    "DONE": "relays close the connection: does something between here and them block Tor?",
+    "RESOURCELIMIT": "tor has too few file descriptors or too little memory",
+}
+
+
+def advice(phase: Phase, log: str) -> str:
+    """What to do about a phase that does not go on; `log` is the end of tor's log."""
+    if "clock" in phase.warning.lower() or re.search(r"clock (skew|is)|Our clock", log):
+        return _ADVICE["CLOCK_SKEW"]
+    return _ADVICE.get(phase.reason, "")
+
+
+@contextlib.contextmanager
+def connected(paths: Paths) -> Iterator[Any]:
+    """A `stem.control.Controller` on onionward's tor.
+
+    Raises:
+        TorError: tor does not answer or does not accept the cookie.
+
+    """
+    # stem reports a closed socket as an error of its own; ours says it once
+    stem.util.log.get_logger().setLevel(logging.CRITICAL)
+    try:
+        controller = stem.control.Controller.from_socket_file(str(paths.control_socket))
+    except stem.SocketError as error:
+        raise TorError(f"tor does not answer on {paths.control_socket}: {error}") from error
+    with controller:
+        try:
+            controller.authenticate()
+        except stem.connection.AuthenticationFailure as error:
+            raise TorError(f"tor does not accept its own cookie: {error}") from error
+        yield controller
+
+
+def wait_for_circuits(
+    paths: Paths,
+    timeout: float,
+    progress: Callable[[Phase], None],
+    alive: Callable[[], bool],
+) -> None:
+    """Wait until tor can build circuits.
+
+    Args:
+        paths: of the control socket and log.
+        timeout: seconds.
+        progress: called with each new phase.
+        alive: whether the tor process is there.
+
+    Raises:
+        TorError: it took too long or tor ended; with tor's own reason.
+
+    """
+    deadline = time.monotonic() + timeout
+    last: Phase | None = None
+    try:
+        with connected(paths) as controller:
+            while time.monotonic() < deadline:
+                phase = parse_phase(controller.get_info("status/bootstrap-phase"))
+                if phase != last:
+                    progress(phase)
+                    last = phase
+                if phase.percent == 100:
+                    return
+                time.sleep(_POLL)
+    except stem.ControllerError as error:
+        if not alive():
+            raise TorError(
+                f"tor ended while it was starting{_last_words(paths)}", f"its log: {paths.tor_log}"
+            ) from error
+        raise TorError(f"tor's control port failed: {error}") from error
+    stalled = last or Phase(0, "nothing heard")
+    raise TorError(
+        f"tor has no circuit after {timeout:g} s; it is at {stalled.words()}{_last_words(paths)}",
+        advice(stalled, log_tail(paths)) or f"its log: {paths.tor_log}",
+    )
+
+
+def log_tail(paths: Paths, lines: int = 20) -> str:
+    """The last warnings of tor's log."""
+    try:
+        text = paths.tor_log.read_text(errors="replace")
+    except OSError:
+        return ""
+    found = [line for line in text.splitlines() if "[warn]" in line or "[err]" in line]
+    return "\n".join(found[-lines:])
+
+
+def _last_words(paths: Paths) -> str:
+    tail = log_tail(paths, 1)
+    return f'; its last warning: "{tail.split("] ", 1)[-1]}"' if tail else ""

@@ -1,0 +1,172 @@
+"""onionward's own tor: checked, started in its own control group, found again, stopped."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from onionward.errors import CommandError, RefusedError, TorError
+from onionward.facts import Account
+from onionward.paths import PATHS, Paths
+from onionward.system import System
+
+_PATIENCE = 10.0  # seconds for a process to end before it is killed
+
+
+def command(torrc: Path) -> list[str]:
+    """The command line of onionward's tor; also what it is recognised by."""
+    return ["tor", "--defaults-torrc", "/dev/null", "--ignore-missing-torrc", "-f", str(torrc)]
+
+
+def is_own(pid: int, paths: Paths = PATHS) -> bool:
+    """Whether a process is the tor that was started with these paths."""
+    try:
+        raw = Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return False
+    return raw.rstrip(b"\0").split(b"\0") == [os.fsencode(a) for a in command(paths.torrc)]
+
+
+def running(paths: Paths) -> tuple[int, ...]:
+    """Process ids of onionward's tor."""
+    pids = (int(e.name) for e in Path("/proc").iterdir() if e.name.isdecimal())
+    return tuple(sorted(pid for pid in pids if is_own(pid, paths)))
+
+
+def verify_config(system: System, text: str) -> None:
+    """Have tor itself read a configuration, changing nothing.
+
+    Raises:
+        RefusedError: tor does not accept it; with tor's words.
+
+    """
+    with tempfile.NamedTemporaryFile("w", prefix="onionward-torrc-") as file:
+        file.write(text)
+        file.flush()
+        try:
+            system.query([*command(Path(file.name)), "--verify-config"], timeout=30)
+        except CommandError as error:
+            words = [
+                line.split("] ", 1)[-1]
+                for line in error.stderr.splitlines()
+                if "[warn]" in line or "[err]" in line
+            ]
+            raise RefusedError(
+                f"tor does not accept its configuration: {'; '.join(words) or error.message}",
+                "nothing was changed; see the text with: onionward show torrc",
+            ) from error
+
+
+def start(system: System, text: str, paths: Paths, account: Account, cgroup: Path | None) -> None:
+    """Start tor; returns when it has opened its ports and gone to the background.
+
+    Args:
+        system: the seam.
+        text: its torrc.
+        paths: where its files are.
+        account: whose its files are.
+        cgroup: the control group it runs in, created when missing.
+
+    Raises:
+        TorError: it ended instead; with tor's words.
+
+    """
+    owner = (account.uid, account.gid)
+    system.make_directory(paths.tor_data, mode=0o700, owner=owner)
+    system.make_directory(paths.tor_runtime, mode=0o700, owner=owner)
+    system.write_file(paths.torrc, text)
+    try:
+        with _inside(system, cgroup):
+            system.change(command(paths.torrc), timeout=60)
+    except CommandError as error:
+        lines = [line for line in error.stderr.splitlines() if "[warn]" in line or "[err]" in line]
+        reason = "; ".join(line.split("] ", 1)[-1] for line in lines) or error.stderr.strip()
+        raise TorError(f"tor did not start: {reason}", f"its log: {paths.tor_log}") from error
+
+
+@contextlib.contextmanager
+def _inside(system: System, cgroup: Path | None) -> Iterator[None]:
+    """Be in a control group for a moment, so that a child is in it from its first instruction."""
+    if cgroup is None:
+        yield
+        return
+    system.make_directory(cgroup)
+    before = _own_cgroup(cgroup)
+    try:
+        _join(cgroup)
+        yield
+    finally:
+        _join(before)
+
+
+def _own_cgroup(beside: Path) -> Path:
+    for line in Path("/proc/self/cgroup").read_text().splitlines():
+        if line.startswith("0::"):
+            return beside.parent / line[3:].lstrip("/")
+    return beside.parent
+
+
+def _join(cgroup: Path) -> None:
+    (cgroup / "cgroup.procs").write_text("0\n")
+
+
+def stop(system: System, paths: Paths, cgroup: Path | None) -> None:
+    """End tor, whatever it is doing, and remove its control group; nothing happens when it is gone.
+
+    Raises:
+        TorError: a process does not end.
+
+    """
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        pids = set(running(paths)) | set(_members(cgroup))
+        if not pids:
+            break
+        for pid in pids:
+            system.kill(pid, number)
+        # SIGINT and SIGTERM end a client at once (tor(1), signals)
+        _wait_for_end(paths, cgroup, _PATIENCE if number is signal.SIGKILL else 3.0)
+    if left := set(running(paths)) | set(_members(cgroup)):
+        raise TorError(f"tor does not end: process {', '.join(map(str, sorted(left)))}")
+    if cgroup is not None and cgroup.exists():
+        system.effect(f"rmdir {cgroup}")
+        _remove_group(cgroup)
+
+
+def _members(cgroup: Path | None) -> tuple[int, ...]:
+    if cgroup is None:
+        return ()
+    try:
+        text = (cgroup / "cgroup.procs").read_text()
+    except OSError:
+        return ()
+    # 0 is a process outside our pid namespace, which cannot be ours
+    return tuple(int(line) for line in text.split() if line != "0")
+
+
+def _wait_for_end(paths: Paths, cgroup: Path | None, patience: float) -> None:
+    deadline = time.monotonic() + patience
+    while time.monotonic() < deadline:
+        if not running(paths) and not _members(cgroup):
+            return
+        time.sleep(0.02)
+
+
+def _remove_group(cgroup: Path) -> None:
+    deadline = time.monotonic() + 3.0
+    while True:
+        try:
+            cgroup.rmdir()
+        except FileNotFoundError:
+            return
+        except OSError:
+            # the kernel still counts a process that has just ended
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.02)
+        else:
+            return
