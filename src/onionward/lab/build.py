@@ -1,0 +1,212 @@
+"""Build, find and remove a lab."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from onionward.errors import LabError
+from onionward.lab import host as hosts
+from onionward.lab import render, topology
+from onionward.lab.host import Host
+from onionward.lab.lab import FILE_NAME, Lab
+from onionward.lab.network import (
+    Site,
+    start_onion_services,
+    start_relays,
+    start_services,
+    wait_until_usable,
+)
+from onionward.lab.topology import HOST, MACHINES, TorNetwork
+from onionward.system import System, find_tool
+
+ROOT = Path("/run/onionward-lab")
+_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,31}")
+_PACKAGES = {
+    "tor": "tor",
+    "tor-gencert": "tor",
+    "dnsmasq": "dnsmasq-base",
+    "ip": "iproute2",
+    "sysctl": "procps",
+    "nsenter": "util-linux",
+    "unshare": "util-linux",
+    "setpriv": "util-linux",
+    "runuser": "util-linux",
+}
+
+Progress = Callable[[str], None]
+
+
+def build(
+    system: System,
+    *,
+    name: str = "lab",
+    progress: Progress | None = None,
+    network: TorNetwork | None = None,
+) -> Lab:
+    """Build a lab; returns when clients can build circuits and reach the onion services.
+
+    Whatever ends it early, Ctrl-C included, everything made so far is removed. After SIGKILL,
+    `destroy` does that.
+
+    Args:
+        system: the seam.
+        name: tells labs on one machine apart.
+        progress: is told what has been reached.
+        network: how many relays and onion services.
+
+    Raises:
+        LabError: not root, a tool is missing, the name is taken, or Tor does not come up.
+        CommandError: a command failed.
+
+    """
+    directory = _directory(name)
+    _check_machine()
+    try:
+        system.make_directory(ROOT)
+        directory.mkdir()
+    except FileExistsError as error:
+        raise LabError(
+            f"there is a lab named {name!r} already", "Use it, or remove it: onionward lab down."
+        ) from error
+    try:
+        return _build(system, directory, network or TorNetwork(), progress or (lambda _: None))
+    except BaseException:
+        destroy(system, name)
+        raise
+
+
+def find(name: str = "lab") -> Lab:
+    """The lab that was built under this name.
+
+    Raises:
+        LabError: there is none, it is not complete, or its processes are gone.
+
+    """
+    directory = _directory(name)
+    try:
+        text = (directory / FILE_NAME).read_text()
+    except OSError as error:
+        if directory.exists():
+            raise LabError(
+                f"the lab named {name!r} is not complete",
+                "Wait until it is built, or remove it: onionward lab down.",
+            ) from error
+        raise LabError(f"there is no lab named {name!r}", "Build it: onionward lab up.") from error
+    lab = Lab.from_json(text)
+    alive = hosts.processes(directory)
+    if gone := [host.name for host in lab.hosts.values() if host.pid not in alive]:
+        raise LabError(
+            f"hosts of the lab named {name!r} have ended: {', '.join(gone)}",
+            "Remove it and build it again: onionward lab down, onionward lab up.",
+        )
+    return lab
+
+
+def destroy(system: System, name: str = "lab") -> None:
+    """Remove a lab, complete or not; nothing happens when there is none.
+
+    Raises:
+        LabError: not root, or a process does not end.
+
+    """
+    directory = _directory(name)
+    hosts.stop(system, directory)
+    system.remove_tree(directory)
+    if ROOT.exists() and not any(ROOT.iterdir()):
+        ROOT.rmdir()
+
+
+def _directory(name: str) -> Path:
+    if not _NAME.fullmatch(name):
+        raise LabError(
+            f"not a name for a lab: {name!r}", "Use up to 32 of a-z, 0-9 and '-', no '-' first."
+        )
+    return ROOT / name
+
+
+def _check_machine() -> None:
+    if os.geteuid() != 0:
+        raise LabError("a lab needs root to make namespaces", "Run it with sudo.")
+    missing = [tool for tool in _PACKAGES if find_tool(tool) is None]
+    if missing:
+        packages = sorted({_PACKAGES[tool] for tool in missing})
+        raise LabError(
+            f"a lab needs {', '.join(missing)}", f"On Debian: apt install {' '.join(packages)}"
+        )
+
+
+def _build(system: System, directory: Path, network: TorNetwork, progress: Progress) -> Lab:
+    internet = hosts.start(directory, "internet")
+    machines = {machine.name: hosts.start(directory, machine.name) for machine in MACHINES}
+    _connect(system, network, internet, machines)
+    hosts.furnish(system, internet)
+    progress("namespaces and links")
+    site = Site(system, internet, network)
+    pool = ThreadPoolExecutor(max_workers=len(list(network.relays())))
+    try:
+        torrc = start_relays(site, pool, progress)
+        # the vote takes four seconds; meanwhile, the rest
+        start_services(site)
+        onions = start_onion_services(site, torrc)
+        for machine in MACHINES:
+            covered = ("/etc", "/var") if machine == HOST else ("/etc",)
+            hosts.furnish(system, machines[machine.name], covered=covered)
+            _write_files(system, machines[machine.name], torrc)
+        system.write_file(directory / "network.torrc", torrc)
+        progress("services and hosts")
+        wait_until_usable(site, onions, progress)
+    finally:
+        pool.shutdown(cancel_futures=True)
+    relays = list(network.relays())
+    lab = Lab(
+        name=directory.name,
+        directory=directory,
+        hosts={"internet": internet, **machines},
+        onions=onions,
+        relays=tuple(endpoint for relay in relays for endpoint in relay.endpoints),
+        exits=tuple(
+            address
+            for relay in relays
+            if relay.role == "exit"
+            for address in (relay.address4, relay.address6)
+            if address
+        ),
+    )
+    system.write_file(directory / FILE_NAME, lab.to_json())
+    progress("ready")
+    return lab
+
+
+def _connect(
+    system: System, network: TorNetwork, internet: Host, machines: dict[str, Host]
+) -> None:
+    # no link of ours ever is in the machine's own network namespace
+    no_dad = ["net.ipv6.conf.all.accept_dad=0", "net.ipv6.conf.default.accept_dad=0"]
+    forward = ["net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1"]
+    for host in (internet, *machines.values()):
+        wanted = [*no_dad, *(forward if host is internet else [])]
+        system.change(host.network_command(["sysctl", "-q", "-w", *wanted]))
+    batch = ["ip", "-batch", "-"]
+    pids = {name: host.pid for name, host in machines.items()}
+    links = render.internet_links(network, pids)
+    system.change(internet.network_command(batch), stdin=links)
+    for machine in MACHINES:
+        argv = machines[machine.name].network_command(batch)
+        system.change(argv, stdin=render.machine_links(machine))
+
+
+def _write_files(system: System, host: Host, torrc: str) -> None:
+    system.write_file(host.root / "etc/resolv.conf", render.resolv_conf())
+    system.write_file(host.root / "run/onionward-lab/network.torrc", torrc)
+    system.make_directory(host.root / "etc/onionward")
+    system.write_file(host.root / "etc/onionward/onionward.toml", render.onionward_toml())
+    names = [
+        f"127.0.0.1 localhost {host.name}",
+        "::1 localhost",
+        *(f"{machine.address4} {machine.name}.example.test" for machine in topology.MACHINES),
+    ]
+    system.write_file(host.root / "etc/hosts", "\n".join(names) + "\n")
