@@ -366,7 +366,7 @@ def down(system: System, paths: Paths, report: Reporter, *, force: bool = False)
     with state.locked(system, paths):
         journal = _journal_or_empty(paths, force=force)
         if journal is None:
-            leftover = backend.read(system) is not None or bool(tor_process.running(paths))
+            leftover = backend.any_table(system) or bool(tor_process.running(paths))
             if not leftover:
                 _remove_runtime(system, paths)
                 return False

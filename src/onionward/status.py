@@ -92,8 +92,8 @@ def gather(system: System, paths: Paths) -> Status:
         tor="running" if pids else "stopped",
         tor_pid=pids[0] if pids else None,
         resolver=resolves,
-        interfaces=backend.watched_devices(held or ()),
-        counters=backend.counters(held or ()),
+        interfaces=backend.watched_devices(held or ""),
+        counters=backend.counters(held or ""),
         problems=tuple(problems),
     )
 
@@ -115,7 +115,7 @@ def _without_journal(system: System, pids: tuple[int, ...]) -> Status:
         tor_pid=pids[0] if pids else None,
         resolver="untouched",
         interfaces=(),
-        counters=backend.counters(held or ()),
+        counters=backend.counters(held or ""),
         problems=tuple(problems),
     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -43,7 +44,7 @@ def apply(system: System, ruleset: Ruleset) -> None:
 
 def remove_tables(system: System) -> None:
     """Remove both tables in one transaction; nothing happens when there are none."""
-    if any(_read(system, family, name) is not None for family, name in _TABLES):
+    if any_table(system):
         system.effect("nft --file -  # remove")
         system.query(["nft", "--file", "-"], stdin=remove(), timeout=60)
 
@@ -52,7 +53,7 @@ def verify(system: System, ruleset: Ruleset) -> str:
     """Read back what the kernel holds and compare it with what was loaded.
 
     Returns:
-        A digest of it, for `unchanged` later.
+        A digest of it, to compare with `digest` later.
 
     Raises:
         VerifyError: something is missing or more than was asked for.
@@ -61,77 +62,66 @@ def verify(system: System, ruleset: Ruleset) -> str:
     held = read(system)
     if held is None:
         raise VerifyError("the kernel does not hold the rules that were loaded")
-    counted = _rules_per_chain(held)
+    counted = _rules_per_chain(_objects(system))
     expected = {(table, chain): rules for table, chain, rules in ruleset.chains}
-    if counted != expected:
-        wrong = sorted(
-            f"{table} {chain}: {counted.get((table, chain), 0)} rules instead of "
-            f"{expected.get((table, chain), 0)}"
-            for table, chain in counted.keys() | expected.keys()
-            if counted.get((table, chain)) != expected.get((table, chain))
-        )
+    wrong = sorted(
+        f"{table} {chain}: {counted.get((table, chain), 0)} rules instead of "
+        f"{expected.get((table, chain), 0)}"
+        for table, chain in counted.keys() | expected.keys()
+        if counted.get((table, chain)) != expected.get((table, chain))
+    )
+    if watched_devices(held) != ruleset.devices:
+        wrong.append(f"watched interfaces: {watched_devices(held)} instead of {ruleset.devices}")
+    if wrong:
         raise VerifyError(f"the kernel holds other rules than were loaded: {'; '.join(wrong)}")
     return digest(held)
 
 
-def read(system: System) -> list[Mapping[str, Any]] | None:
-    """Everything in our tables as nft's JSON objects, or None when a table is missing."""
-    objects: list[Mapping[str, Any]] = []
-    for family, name in _TABLES:
-        listed = _read(system, family, name)
-        if listed is None:
-            return None
-        objects += listed
-    return objects
+def any_table(system: System) -> bool:
+    """Whether one of our tables exists."""
+    tables = system.query(["nft", "list", "tables"]).splitlines()
+    return any(f"table {family} {name}" in tables for family, name in _TABLES)
 
 
-def _read(system: System, family: str, name: str) -> list[Mapping[str, Any]] | None:
+def read(system: System) -> str | None:
+    """Both tables as nft prints them, or None when one is missing."""
     try:
-        text = system.query(["nft", "--json", "list", "table", family, name], timeout=60)
+        # one call each: nft 1.0.6 fails to list two families in one
+        return "".join(
+            system.query(["nft", "list", "table", family, name], timeout=60)
+            for family, name in _TABLES
+        )
     except CommandError as error:
         if "No such file or directory" in error.stderr:
             return None
         raise
-    objects: list[Mapping[str, Any]] = json.loads(text)["nftables"]
-    return [entry for entry in objects if "metainfo" not in entry]
 
 
-def digest(objects: Iterable[Mapping[str, Any]]) -> str:
-    """A fingerprint of rules, sets and hooks; counts and handles do not matter."""
-    bare = [_without_volatile(entry) for entry in objects]
-    return hashlib.sha256(json.dumps(bare, sort_keys=True).encode()).hexdigest()
+def digest(held: str) -> str:
+    """A fingerprint of rules, sets, hooks and devices; counts do not matter."""
+    return hashlib.sha256(re.sub(r"packets \d+ bytes \d+", "", held).encode()).hexdigest()
 
 
-def _without_volatile(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {
-            key: _without_volatile(inner)
-            for key, inner in value.items()
-            if key not in ("handle", "packets", "bytes")
-        }
-    if isinstance(value, list):
-        return [_without_volatile(inner) for inner in value]
-    return value
-
-
-def counters(objects: Iterable[Mapping[str, Any]]) -> dict[str, int]:
+def counters(held: str) -> dict[str, int]:
     """Packets per named counter, summed over both tables."""
     found: dict[str, int] = {}
-    for entry in objects:
-        if counter := entry.get("counter"):
-            name = counter["name"]
-            found[name] = found.get(name, 0) + int(counter["packets"])
+    for name, packets in re.findall(r"counter (\w+) \{\s+packets (\d+) bytes", held):
+        found[name] = found.get(name, 0) + int(packets)
     return found
 
 
-def watched_devices(objects: Iterable[Mapping[str, Any]]) -> tuple[str, ...]:
-    """Interfaces that the egress chain is hooked to."""
-    for entry in objects:
-        chain = entry.get("chain", {})
-        if chain.get("hook") == "egress":
-            device = chain.get("dev", ())
-            return (device,) if isinstance(device, str) else tuple(device)
-    return ()
+def watched_devices(held: str) -> tuple[str, ...]:
+    """Interfaces that the egress chain is hooked to; nft's JSON does not name them."""
+    found = re.search(r"hook egress devices? (?:= )?(.+?) priority", held)
+    return tuple(sorted(re.findall(r'"([^"]+)"', found[1]))) if found else ()
+
+
+def _objects(system: System) -> list[Mapping[str, Any]]:
+    objects: list[Mapping[str, Any]] = []
+    for family, name in _TABLES:
+        text = system.query(["nft", "--json", "list", "table", family, name], timeout=60)
+        objects += json.loads(text)["nftables"]
+    return objects
 
 
 def _rules_per_chain(objects: Iterable[Mapping[str, Any]]) -> dict[tuple[str, str], int]:

@@ -32,7 +32,7 @@ class Saved(TypedDict):
     kind: str
     content: str
     immutable: bool
-    times: tuple[int, int]
+    times: list[int]
     ours: str
 
 
@@ -43,7 +43,7 @@ def waiting_name(path: Path) -> Path:
 
 def survey(system: System, path: Path, ours: str) -> Saved:
     """What is there now, before anything changes."""
-    saved = Saved(kind="absent", content="", immutable=False, times=(0, 0), ours=ours)
+    saved = Saved(kind="absent", content="", immutable=False, times=[0, 0], ours=ours)
     if path.is_symlink():
         saved["kind"] = "renamed"
     elif path.exists():
@@ -52,7 +52,7 @@ def survey(system: System, path: Path, ours: str) -> Saved:
         saved["kind"] = "content" if os.path.ismount(path) else "renamed"
         if saved["kind"] == "content":
             saved["content"] = _read(path)
-            saved["times"] = (status.st_atime_ns, status.st_mtime_ns)
+            saved["times"] = [status.st_atime_ns, status.st_mtime_ns]
     return saved
 
 
@@ -107,7 +107,7 @@ def restore(system: System, path: Path, saved: Saved) -> str:
 def _restore_content(system: System, path: Path, saved: Saved) -> str:
     if is_ours(path, saved):
         _overwrite(system, path, saved["content"])
-        os.utime(path, ns=saved["times"])
+        os.utime(path, ns=(saved["times"][0], saved["times"][1]))
     elif _read(path) != saved["content"]:
         return f"{path} was changed by somebody else meanwhile and is left as it is"
     return ""

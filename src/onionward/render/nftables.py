@@ -52,12 +52,14 @@ class Ruleset:
         state: "blocked" or "routed".
         text: for `nft -f -`.
         chains: names of (table, chain) and the number of rules each must hold.
+        devices: interfaces whose egress is watched.
 
     """
 
     state: str
     text: str
     chains: tuple[tuple[str, str, int], ...]
+    devices: tuple[str, ...]
 
 
 def block(policy: Policy) -> Ruleset:
@@ -101,7 +103,7 @@ def _ruleset(policy: Policy, state: str, chains: Sequence[Chain]) -> Ruleset:
     ]
     counted = [(TABLE[1], c.name, len(c.rules)) for c in chains]
     counted += [(EGRESS_TABLE[1], c.name, len(c.rules)) for c in egress]
-    return Ruleset(state, "\n".join(text), tuple(counted))
+    return Ruleset(state, "\n".join(text), tuple(counted), policy.devices)
 
 
 def _chain(chain: Chain) -> str:

@@ -93,7 +93,9 @@ def connected(paths: Paths) -> Iterator[Any]:
     try:
         controller = stem.control.Controller.from_socket_file(str(paths.control_socket))
     except stem.SocketError as error:
-        raise TorError(f"tor does not answer on {paths.control_socket}: {error}") from error
+        raise TorError(
+            f"tor does not answer on {paths.control_socket}: {error}", f"its log: {paths.tor_log}"
+        ) from error
     with controller:
         try:
             controller.authenticate()
@@ -122,6 +124,9 @@ def wait_for_circuits(
     """
     deadline = time.monotonic() + timeout
     last: Phase | None = None
+    # the daemon is in the background a moment before its control socket is there
+    while not paths.control_socket.exists() and alive() and time.monotonic() < deadline:
+        time.sleep(0.01)
     try:
         with connected(paths) as controller:
             while time.monotonic() < deadline:
