@@ -10,6 +10,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -117,6 +118,9 @@ def start_relays(site: Site, pool: ThreadPoolExecutor, progress: Progress) -> st
         started.append(pool.submit(site.start, relay.nickname, text, directory))
     _finish(started)
     progress("relays started")
+    for relay in relays:
+        # a changed descriptor is published at once, the first one when tor gets round to it
+        site.ask(relay.nickname, "SETCONF ContactInfo=lab@example.test")
     count = len(relays)
     names = [relay.nickname for relay in authorities]
     site.wait(names, lambda tor: _descriptors(tor) == count, "descriptor of every relay")
@@ -131,9 +135,14 @@ def _descriptors(authority: Control) -> int:
 
 
 def _call_vote(site: Site, authorities: Sequence[str]) -> None:
-    offset = render.voting_offset(render.first_consensus_at(time.time()))
-    for name in authorities:
-        site.ask(name, f"SETCONF TestingV3AuthVotingStartOffset={offset}")
+    while True:
+        valid_after = render.first_consensus_at(time.time())
+        for name in authorities:
+            offset = render.voting_offset(valid_after)
+            site.ask(name, f"SETCONF TestingV3AuthVotingStartOffset={offset}")
+        # an authority told after the vote has begun would miss it
+        if time.time() < valid_after - render.INITIAL_VOTE_DELAY - render.INITIAL_DIST_DELAY:
+            return
 
 
 def start_services(site: Site) -> None:
@@ -154,7 +163,7 @@ def start_onion_services(site: Site, torrc: str) -> tuple[str, ...]:
     count = site.network.onion_services
     if not count:
         return ()
-    site.start(_ONION, render.onion_torrc(torrc, _DATA / _ONION, count))
+    site.start(_ONION, render.onion_torrc(torrc, _DATA / _ONION, site.network))
     names = [site.path(_ONION, f"service{n}", "hostname") for n in range(1, count + 1)]
     return tuple(name.read_text().strip() for name in names)
 
@@ -173,34 +182,44 @@ def wait_until_usable(site: Site, onions: Sequence[str], progress: Progress) -> 
         if name not in authorities:
             site.ask(name, "SETCONF FetchServerDescriptors=1")
     progress("consensus")
-    if onions:
-        _publish_onions(site, onions, progress)
+    with ExitStack() as stack:
+        if onions:
+            onion = stack.enter_context(Control(site.path(_ONION, "control"), timeout=_TIMEOUT))
+            onion.ask("SETEVENTS HS_DESC STATUS_CLIENT")
+            onion.ask("SETCONF DisableNetwork=0")
+        # a client that asks a relay too early for microdescriptors asks again ten seconds later
+        count = len(names)
+        site.wait(names, lambda tor: _microdescriptors(tor) == count, "microdescriptors")
+        progress("relays ready")
+        if onions:
+            _wait_until_published(onion, onions, progress)
+            progress("onion services published")
     site.wait(names, _has_bootstrapped, "bootstrap")
-    progress("relays bootstrapped")
 
 
 def _has_consensus(tor: Control) -> bool:
     return tor.ask("GETINFO consensus/valid-after").count("-") > 1
 
 
+def _microdescriptors(tor: Control) -> int:
+    lines = tor.ask("GETINFO md/all").splitlines()
+    return lines.count("onion-key")
+
+
 def _has_bootstrapped(tor: Control) -> bool:
     return "PROGRESS=100 " in tor.ask("GETINFO status/bootstrap-phase")
 
 
-def _publish_onions(site: Site, onions: Sequence[str], progress: Progress) -> None:
-    with Control(site.path(_ONION, "control"), timeout=_TIMEOUT) as control:
-        control.ask("SETEVENTS HS_DESC STATUS_CLIENT")
-        control.ask("SETCONF DisableNetwork=0")
-        missing = {onion.removesuffix(".onion") for onion in onions}
-        for event in control.events():
-            words = event.split()
-            if words[3:4] == ["CIRCUIT_ESTABLISHED"]:
-                progress("circuits")
-            if words[:2] == ["HS_DESC", "UPLOADED"]:
-                missing.discard(words[2])
-            if not missing:
-                break
-    progress("onion services published")
+def _wait_until_published(tor: Control, onions: Sequence[str], progress: Progress) -> None:
+    missing = {onion.removesuffix(".onion") for onion in onions}
+    for event in tor.events():
+        words = event.split()
+        if words[3:4] == ["CIRCUIT_ESTABLISHED"]:
+            progress("circuits")
+        if words[:2] == ["HS_DESC", "UPLOADED"]:
+            missing.discard(words[2])
+        if not missing:
+            return
 
 
 def _finish(futures: Iterable[Future[None]]) -> None:

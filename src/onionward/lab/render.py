@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -41,9 +40,8 @@ def voting_offset(valid_after: int) -> int:
 
 
 def first_consensus_at(now: float) -> int:
-    """Earliest whole second for which authorities told at `now` still hold a complete vote."""
-    margin = 0.3  # for telling all authorities
-    return math.ceil(now + margin) + INITIAL_VOTE_DELAY + INITIAL_DIST_DELAY
+    """Second for which authorities that are told at `now` vote one second later, the earliest."""
+    return int(now) + 1 + INITIAL_VOTE_DELAY + INITIAL_DIST_DELAY
 
 
 def network_torrc(authorities: Sequence[tuple[Relay, AuthorityKeys]]) -> str:
@@ -63,6 +61,7 @@ def _process_torrc(data: PurePosixPath) -> list[str]:
         f"PidFile {data}/pid",
         f"ControlSocket {data}/control",
         f"Log notice file {data}/log",
+        "LogTimeGranularity 1",
         "RunAsDaemon 1",
         "SocksPort 0",
         "NumCPUs 1",
@@ -87,7 +86,6 @@ def relay_torrc(relay: Relay, network: str, data: PurePosixPath, first_vote: int
         f"Address {relay.address4}",
         f"ORPort {relay.address4}:{topology.OR_PORT}",
         f"OutboundBindAddress {relay.address4}",
-        "ContactInfo lab@example.test",
         "AssumeReachable 1",
         "ExtraInfoStatistics 0",
     ]
@@ -129,20 +127,22 @@ def _authority_torrc(relay: Relay, first_vote: int) -> list[str]:
         f"TestingV3AuthVotingStartOffset {voting_offset(first_vote)} seconds",
         # Flags that relays otherwise earn in days.
         "TestingDirAuthVoteGuard *",
-        "TestingDirAuthVoteExit *",
         "TestingDirAuthVoteHSDir *",
         "TestingMinExitFlagThreshold 0",
     ]
 
 
-def onion_torrc(network: str, data: PurePosixPath, services: int) -> str:
+def onion_torrc(network: str, data: PurePosixPath, topo: TorNetwork) -> str:
     """The torrc of the tor that offers the onion services; its network is off until told."""
+    authorities = [relay.nickname for relay in topo.relays() if relay.role == "authority"]
     lines = [
         *_process_torrc(data),
         f"OutboundBindAddress {topology.ONION_ADDRESS}",
         "DisableNetwork 1",
+        # they have what it asks for a second before the other relays do
+        f"EntryNodes {','.join(authorities)}",
     ]
-    for number in range(1, services + 1):
+    for number in range(1, topo.onion_services + 1):
         lines += [
             f"HiddenServiceDir {data}/service{number}",
             "HiddenServicePort 80 127.0.0.1:80",
