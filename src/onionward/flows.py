@@ -97,9 +97,7 @@ def cut_sockets(system: System, spared: Spared) -> None:
     While the rules are in place they refuse the packets of these sockets anyway; this tells idle
     programs at once. Listening sockets are not connected and stay.
     """
-    system.change(
-        ["ss", "-K", "-Htn", "state", "connected", spared.expression()], timeout=60, accept=(0, 1)
-    )
+    system.change(["ss", "-K", "-Htn", "state", "connected", spared.expression()], timeout=60)
 
 
 def cut_redirected(system: System, spared: Spared) -> None:
@@ -112,7 +110,7 @@ def cut_redirected(system: System, spared: Spared) -> None:
 
     """
     cut_sockets(system, spared)
-    system.change(["ss", "-K", "-Hun", "state", "connected", "dport = :53"], accept=(0, 1))
+    system.change(["ss", "-K", "-Hun", "state", "connected", "dport = :53"])
     deadline = time.monotonic() + _PATIENCE
     while left := _sending(system, spared):
         if time.monotonic() > deadline:
@@ -160,7 +158,7 @@ def _delete(system: System, what: list[str]) -> None:
     # conntrack(8) exits with 1 when there is nothing to delete
     for family in ("ipv4", "ipv6"):
         try:
-            system.change(["conntrack", "-D", "-f", family, *what], accept=(0, 1))
+            system.change(["conntrack", "-D", "-f", family, *what])
         except CommandError as error:
             if "0 flow entries" not in error.stderr:
                 raise

@@ -224,6 +224,7 @@ class _Activation:
         if not self._keeps_running(fingerprint):
             self._block(policy, account, text, fingerprint)
         self._resolve()
+        self._spare_later(policy)
         ruleset = render.route(policy)
         backend.apply(self._system, ruleset)
         flows.forget_resolver_flows(self._system)
@@ -232,6 +233,13 @@ class _Activation:
         state.save(self._system, self._paths, self._journal)
         self._report.step("routed: everything goes through Tor, the rest is refused")
         return self._journal
+
+    def _spare_later(self, policy: Policy) -> None:
+        """Write down which networks are reached directly: `down` leaves their flows alone."""
+        rules = {"bypass": [str(network) for network in policy.bypass]}
+        if self._journal.undo.get("rules") != rules:
+            self._journal = replace(self._journal, undo={**self._journal.undo, "rules": rules})
+            state.save(self._system, self._paths, self._journal)
 
     def _keeps_running(self, fingerprint: str) -> bool:
         """Whether this is a change of rules only, which needs no block in between."""
@@ -250,7 +258,7 @@ class _Activation:
             self._journal, state="blocked", torrc="", digest="", config=self._config.source.name
         )
         cgroup = self._cgroup()
-        self._note("rules", {"bypass": [str(n) for n in policy.bypass]})
+        self._note("rules", {"bypass": []})
         self._note("tor", {"cgroup": None if cgroup is None else str(cgroup)})
         if cgroup is not None:
             # nft resolves the group when the rules are loaded, so it must exist by then

@@ -148,6 +148,8 @@ def _redirect_chain(policy: Policy) -> Chain:
         "type nat hook output priority -110; policy accept;",
         (
             f"meta skuid {policy.tor_uid} return",
+            # without IPv6 on loopback there is nowhere to go: refused at once further on
+            *(() if policy.ipv6 else ("meta nfproto ipv6 return",)),
             *_kept_outgoing("return"),
             f"ip daddr {policy.virtual4} meta l4proto tcp {to_tor}",
             f"ip6 daddr {policy.virtual6} meta l4proto tcp {to_tor}",
@@ -373,8 +375,8 @@ def _egress_chains(policy: Policy) -> tuple[Chain, ...]:
             f"type filter hook egress devices = {{ {devices} }} priority 0; policy drop;",
             (
                 f"meta mark {policy.stamp:#x} accept",
-                # ARP, 802.1X and 802.11 pre-authentication
-                "meta protocol { arp, 0x888e, 0x88c7 } jump link_layer",
+                # ARP, 802.1X, 802.11 pre-authentication, link aggregation
+                "meta protocol { arp, 0x888e, 0x88c7, 0x8809 } jump link_layer",
                 "ip daddr 255.255.255.255 udp sport 68 udp dport 67 "
                 "meta skuid @dhcp_accounts accept",
                 "counter name escaped",

@@ -63,6 +63,10 @@ def parse_phase(text: str) -> Phase:
     )
 
 
+class _NotListeningError(TorError):
+    """Nobody listens on the control socket."""
+
+
 _ADVICE = {
     "NOROUTE": "the machine has no route to the Tor network: is the uplink up?",
     "CONNECTREFUSED": "relays refuse the connection: does a firewall outside block Tor?",
@@ -93,7 +97,7 @@ def connected(paths: Paths) -> Iterator[Any]:
     try:
         controller = stem.control.Controller.from_socket_file(str(paths.control_socket))
     except stem.SocketError as error:
-        raise TorError(
+        raise _NotListeningError(
             f"tor does not answer on {paths.control_socket}: {error}", f"its log: {paths.tor_log}"
         ) from error
     with controller:
@@ -124,11 +128,8 @@ def wait_for_circuits(
     """
     deadline = time.monotonic() + timeout
     last: Phase | None = None
-    # the daemon is in the background a moment before its control socket is there
-    while not paths.control_socket.exists() and alive() and time.monotonic() < deadline:
-        time.sleep(0.01)
     try:
-        with connected(paths) as controller:
+        with _connected_soon(paths, deadline, alive) as controller:
             while time.monotonic() < deadline:
                 phase = parse_phase(controller.get_info("status/bootstrap-phase"))
                 if phase != last:
@@ -139,14 +140,35 @@ def wait_for_circuits(
                 time.sleep(_POLL)
     except stem.ControllerError as error:
         if not alive():
-            raise TorError(
-                f"tor ended while it was starting{_last_words(paths)}", f"its log: {paths.tor_log}"
-            ) from error
+            raise _ended(paths) from error
         raise TorError(f"tor's control port failed: {error}") from error
     stalled = last or Phase(0, "nothing heard")
     raise TorError(
         f"tor has no circuit after {timeout:g} s; it is at {stalled.words()}{_last_words(paths)}",
         advice(stalled, log_tail(paths)) or f"its log: {paths.tor_log}",
+    )
+
+
+@contextlib.contextmanager
+def _connected_soon(paths: Paths, deadline: float, alive: Callable[[], bool]) -> Iterator[Any]:
+    """As `connected`, with patience: the daemon is there a second before its control socket."""
+    while True:
+        if not alive():
+            raise _ended(paths)
+        if paths.control_socket.exists() or time.monotonic() > deadline:
+            try:
+                with connected(paths) as controller:
+                    yield controller
+                return
+            except _NotListeningError:
+                if time.monotonic() > deadline:
+                    raise
+        time.sleep(0.02)
+
+
+def _ended(paths: Paths) -> TorError:
+    return TorError(
+        f"tor ended while it was starting{_last_words(paths)}", f"its log: {paths.tor_log}"
     )
 
 

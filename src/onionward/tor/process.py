@@ -79,6 +79,9 @@ def start(system: System, text: str, paths: Paths, account: Account, cgroup: Pat
     owner = (account.uid, account.gid)
     system.make_directory(paths.tor_data, mode=0o700, owner=owner)
     system.make_directory(paths.tor_runtime, mode=0o700, owner=owner)
+    _give_files(system, paths.tor_data, owner)
+    # left by a tor that was killed; it would look as if the new one were listening
+    system.remove_file(paths.control_socket)
     system.write_file(paths.torrc, text)
     try:
         with _inside(system, cgroup):
@@ -87,6 +90,15 @@ def start(system: System, text: str, paths: Paths, account: Account, cgroup: Pat
         lines = [line for line in error.stderr.splitlines() if "[warn]" in line or "[err]" in line]
         reason = "; ".join(line.split("] ", 1)[-1] for line in lines) or error.stderr.strip()
         raise TorError(f"tor did not start: {reason}", f"its log: {paths.tor_log}") from error
+
+
+def _give_files(system: System, directory: Path, owner: tuple[int, int]) -> None:
+    """Hand over what another account's tor has written here."""
+    strangers = [f for f in directory.rglob("*") if (f.lstat().st_uid, f.lstat().st_gid) != owner]
+    if strangers:
+        system.change(
+            ["chown", "--recursive", "--no-dereference", f"{owner[0]}:{owner[1]}", str(directory)]
+        )
 
 
 @contextlib.contextmanager
