@@ -8,12 +8,13 @@ import os
 import signal
 import socket
 import sys
+from pathlib import Path
 
 
 def main() -> None:
     """Report, then reap."""
     # /proc is still that of the machine, so this is the pid as the machine sees it
-    pid = os.readlink("/proc/self")
+    pid = Path("/proc/self").readlink().name
     socket.sethostname(sys.argv[3])
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):

@@ -7,6 +7,7 @@ half a minute; here the time is set to *now* as soon as every authority has ever
 from __future__ import annotations
 
 import shutil
+import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -152,7 +153,7 @@ def start_services(site: Site) -> None:
         wanted += [f"http={address}=80", f"ticker={address}={topology.TICKER_PORT}"]
         wanted += [f"echo={address}={port}" for port in topology.TCP_ECHO_PORTS]
         wanted += [f"udp={address}={port}" for port in topology.UDP_ECHO_PORTS]
-    python = ["python3", "-I", "-S", services.__file__]
+    python = [sys.executable, "-I", "-S", services.__file__]
     site.system.change(site.host.command([*python, *wanted]))
     site.path("dnsmasq.conf").write_text(render.dnsmasq_conf(_DATA))
     site.system.change(site.host.command(["dnsmasq", f"--conf-file={_DATA}/dnsmasq.conf"]))

@@ -57,7 +57,7 @@ def _headers(status: str, kind: str, size: int, *more: str) -> bytes:
 async def http(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     """Answer one request."""
     request, *rest = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
-    method, path = (request.split(" ") + ["", ""])[:2]
+    method, path = [*request.split(" "), "", ""][:2]
     fields = {k.strip().lower(): v.strip() for k, _, v in (line.partition(":") for line in rest)}
     number = path.removeprefix("/bytes/")
     if path != number and number.isdecimal() and int(number) <= _LARGEST:
@@ -126,7 +126,7 @@ def _bound(kind: str, address: str, port: int) -> socket.socket:
     made.bind((address, port))
     if kind != "udp":
         made.listen(1024)
-    made.setblocking(False)
+    made.settimeout(0)
     return made
 
 
