@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import signal
+import os
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from onionward import __version__
-from onionward.system import System
+from onionward.errors import RefusedError
 
 if TYPE_CHECKING:
     from onionward.config import Config
+    from onionward.system import System
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -24,20 +24,26 @@ def config_option(command: F) -> F:
     return click.option(
         "--config",
         "config_path",
-        type=click.Path(path_type=Path),
+        type=click.Path(),
         help="Configuration; default /etc/onionward/onionward.toml. "
         "Without any file this host is routed.",
     )(command)
 
 
-def _load(ctx: click.Context, path: Path | None) -> Config:
+def _load(ctx: click.Context, path: str | None) -> Config:
+    from pathlib import Path
+
     from onionward.config import load
 
-    return load(path or ctx.obj["config"])
+    chosen = path or ctx.obj["config"]
+    return load(Path(chosen) if chosen else None)
 
 
 def _system(ctx: click.Context) -> System:
-    system: System = ctx.obj["system"]
+    """The seam; another one can be put into the context before the command line runs."""
+    from onionward.system import System
+
+    system: System = ctx.obj.setdefault("system", System(trace=ctx.obj["verbose"]))
     return system
 
 
@@ -46,14 +52,14 @@ def _system(ctx: click.Context) -> System:
 @click.option("--verbose", is_flag=True, help="Print every change with its time before it is made.")
 @config_option
 @click.pass_context
-def cli(ctx: click.Context, config_path: Path | None, *, verbose: bool) -> None:
+def cli(ctx: click.Context, config_path: str | None, *, verbose: bool) -> None:
     """Route traffic through Tor at the packet filter, and prove that nothing escapes.
 
     Exit status: 0 done; 1 failed, and the state the machine is in is said; 2 wrong usage or
     configuration, and nothing was touched.
     """
     ctx.ensure_object(dict)
-    ctx.obj.setdefault("system", System(trace=verbose))
+    ctx.obj["verbose"] = verbose
     ctx.obj["config"] = config_path
 
 
@@ -61,7 +67,7 @@ def cli(ctx: click.Context, config_path: Path | None, *, verbose: bool) -> None:
 @config_option
 @click.option("--yes", is_flag=True, help="Go on even if this cuts the SSH session it is typed in.")
 @click.pass_context
-def up(ctx: click.Context, config_path: Path | None, *, yes: bool) -> None:
+def up(ctx: click.Context, config_path: str | None, *, yes: bool) -> None:
     """Route: block first, start Tor, then let traffic through it."""
     from onionward import lifecycle
     from onionward.paths import PATHS
@@ -82,7 +88,7 @@ def up(ctx: click.Context, config_path: Path | None, *, yes: bool) -> None:
     help="Open the network even if the journal is damaged or a flow cannot be cut.",
 )
 @click.pass_context
-def down(ctx: click.Context, config_path: Path | None, *, force: bool) -> None:
+def down(ctx: click.Context, config_path: str | None, *, force: bool) -> None:
     """Put everything back exactly as it was."""
     del config_path  # what was done is in the journal, not in the configuration of today
     from onionward import lifecycle
@@ -101,7 +107,7 @@ def down(ctx: click.Context, config_path: Path | None, *, force: bool) -> None:
 @config_option
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
 @click.pass_context
-def status(ctx: click.Context, config_path: Path | None, *, as_json: bool) -> None:
+def status(ctx: click.Context, config_path: str | None, *, as_json: bool) -> None:
     """Say what is routed and whether it still holds."""
     del config_path
     from onionward import status as status_module
@@ -115,7 +121,7 @@ def status(ctx: click.Context, config_path: Path | None, *, as_json: bool) -> No
 @cli.command()
 @config_option
 @click.pass_context
-def check(ctx: click.Context, config_path: Path | None) -> None:
+def check(ctx: click.Context, config_path: str | None) -> None:
     """Validate the configuration and the rendered rules, touching nothing."""
     from onionward import lifecycle
     from onionward.paths import PATHS
@@ -138,7 +144,7 @@ def check(ctx: click.Context, config_path: Path | None) -> None:
     help="For which state the rules are shown.",
 )
 @click.pass_context
-def show(ctx: click.Context, config_path: Path | None, what: str, state: str) -> None:
+def show(ctx: click.Context, config_path: str | None, what: str, state: str) -> None:
     """Print the policy or what is rendered from it; touch nothing."""
     from onionward import preview
     from onionward.paths import PATHS
@@ -183,10 +189,7 @@ def lab_demo(ctx: click.Context) -> None:
 @click.pass_context
 def lab_exec(ctx: click.Context, name: str, host: str, command: tuple[str, ...]) -> None:
     """Run a command inside HOST: host, internet or neighbour."""
-    import os
-
     from onionward import lab as lab_module
-    from onionward.errors import RefusedError
 
     del ctx
     _require_root("lab")
@@ -211,16 +214,13 @@ def lab_down(ctx: click.Context, name: str) -> None:
 
 
 def _require_root(command: str) -> None:
-    import os
-
-    from onionward.errors import RefusedError
-
     if os.geteuid() != 0:
         raise RefusedError(f"`onionward {command}` needs root; nothing was touched", "use sudo")
 
 
 def _interrupt_on_signals() -> None:
     """Let a closed terminal or a polite kill undo what was begun, as Ctrl-C does."""
+    import signal
 
     def interrupt(_number: int, _frame: object) -> None:
         raise KeyboardInterrupt

@@ -14,7 +14,6 @@ OnionwardError             one sentence, a hint, an exit status
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Sequence
 from typing import ClassVar
 
@@ -57,6 +56,8 @@ class CommandError(OnionwardError):
     """A command ended with a status that was not expected, or did not end in time."""
 
     def __init__(self, argv: Sequence[str], status: int | None, stderr: str) -> None:
+        import shlex
+
         ending = "did not end in time" if status is None else f"ended with status {status}"
         super().__init__(f"{shlex.join(argv)} {ending}: {stderr.strip() or 'it printed no reason'}")
         self.argv = tuple(argv)

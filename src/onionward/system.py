@@ -9,10 +9,7 @@ from __future__ import annotations
 
 import fcntl
 import os
-import shlex
-import shutil
 import signal
-import struct
 import subprocess
 import sys
 import time
@@ -33,6 +30,8 @@ _FS_IMMUTABLE_FL = 0x00000010
 
 def find_tool(name: str) -> str | None:
     """Path of a system tool, looked up in the directories of a root login, or None."""
+    import shutil
+
     return shutil.which(name, path=_FIXED_ENVIRONMENT["PATH"])
 
 
@@ -107,6 +106,8 @@ class System:
         accept: Sequence[int] = (0,),
     ) -> str:
         """Run a command that changes the machine; arguments and errors as `query`."""
+        import shlex
+
         self.effect(shlex.join(argv))
         return self.query(argv, stdin=stdin, timeout=timeout, accept=accept)
 
@@ -151,6 +152,8 @@ class System:
         """Remove a directory and all below it; nothing happens when it does not exist."""
         if path.exists():
             self.effect(f"rm -r {path}")
+            import shutil
+
             shutil.rmtree(path)
 
     def remove_file(self, path: Path) -> None:
@@ -174,22 +177,22 @@ class System:
         """Whether chattr's immutable flag is set; False where the file system has no flags."""
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
         try:
-            raw = fcntl.ioctl(descriptor, _FS_IOC_GETFLAGS, struct.pack("l", 0))
+            raw = fcntl.ioctl(descriptor, _FS_IOC_GETFLAGS, bytes(8))
         except OSError:
             return False
         finally:
             os.close(descriptor)
-        return bool(int(struct.unpack("l", raw)[0]) & _FS_IMMUTABLE_FL)
+        return bool(int.from_bytes(raw, sys.byteorder) & _FS_IMMUTABLE_FL)
 
     def set_immutable(self, path: Path, *, immutable: bool) -> None:
         """Set or clear chattr's immutable flag (ioctl_iflags(2))."""
         self.effect(f"chattr {'+' if immutable else '-'}i {path}")
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
         try:
-            raw = fcntl.ioctl(descriptor, _FS_IOC_GETFLAGS, struct.pack("l", 0))
-            flags = int(struct.unpack("l", raw)[0])
+            raw = fcntl.ioctl(descriptor, _FS_IOC_GETFLAGS, bytes(8))
+            flags = int.from_bytes(raw, sys.byteorder)
             flags = flags | _FS_IMMUTABLE_FL if immutable else flags & ~_FS_IMMUTABLE_FL
-            fcntl.ioctl(descriptor, _FS_IOC_SETFLAGS, struct.pack("l", flags))
+            fcntl.ioctl(descriptor, _FS_IOC_SETFLAGS, flags.to_bytes(8, sys.byteorder))
         finally:
             os.close(descriptor)
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import re
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from onionward.errors import CommandError, RefusedError, VerifyError
-from onionward.render.nftables import EGRESS_TABLE, TABLE, Ruleset, remove
 from onionward.system import System
+from onionward.tables import EGRESS_TABLE, TABLE, remove
+
+if TYPE_CHECKING:
+    from onionward.render.nftables import Ruleset
 
 _TABLES = (TABLE, EGRESS_TABLE)
 
@@ -99,6 +100,8 @@ def read(system: System) -> str | None:
 
 def digest(held: str) -> str:
     """A fingerprint of rules, sets, hooks and devices; counts do not matter."""
+    import hashlib
+
     return hashlib.sha256(re.sub(r"packets \d+ bytes \d+", "", held).encode()).hexdigest()
 
 
@@ -117,6 +120,8 @@ def watched_devices(held: str) -> tuple[str, ...]:
 
 
 def _objects(system: System) -> list[Mapping[str, Any]]:
+    import json
+
     objects: list[Mapping[str, Any]] = []
     for family, name in _TABLES:
         text = system.query(["nft", "--json", "list", "table", family, name], timeout=60)

@@ -18,9 +18,7 @@ from dataclasses import dataclass
 
 from onionward.networks import of_version
 from onionward.policy import Policy
-
-TABLE = ("inet", "onionward")
-EGRESS_TABLE = ("netdev", "onionward_l2")
+from onionward.tables import EGRESS_TABLE, TABLE, remove
 
 # conntrack marks: who a flow belongs to
 MARK_REDIRECTED = 0x746F7200
@@ -71,16 +69,6 @@ def route(policy: Policy) -> Ruleset:
     """TCP and names go to tor, bypassed networks are reached, everything else is refused."""
     chains = (_redirect_chain(policy), *_filter_chains(policy, routed=True))
     return _ruleset(policy, "routed", chains)
-
-
-def remove() -> str:
-    """Text that removes both tables in one transaction, whether or not they exist."""
-    return "".join(_replace(family, name) for family, name in (TABLE, EGRESS_TABLE))
-
-
-def _replace(family: str, name: str) -> str:
-    # `destroy` is younger than nft 1.0.6; adding first makes the deletion succeed always
-    return f"table {family} {name}\ndelete table {family} {name}\n"
 
 
 def _ruleset(policy: Policy, state: str, chains: Sequence[Chain]) -> Ruleset:

@@ -5,15 +5,17 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from onionward.errors import CommandError, RefusedError, TorError
-from onionward.facts import Account
 from onionward.paths import PATHS, Paths
 from onionward.system import System
+
+if TYPE_CHECKING:
+    from onionward.facts import Account
 
 _PATIENCE = 10.0  # seconds for a process to end before it is killed
 
@@ -45,6 +47,8 @@ def verify_config(system: System, text: str) -> None:
         RefusedError: tor does not accept it; with tor's words.
 
     """
+    import tempfile
+
     with tempfile.NamedTemporaryFile("w", prefix="onionward-torrc-") as file:
         file.write(text)
         file.flush()

@@ -1,0 +1,19 @@
+"""The names of our nftables tables, and the text that removes them.
+
+Apart from the renderer, because `status` needs the names in a hurry and nothing else.
+"""
+
+from __future__ import annotations
+
+TABLE = ("inet", "onionward")
+EGRESS_TABLE = ("netdev", "onionward_l2")
+
+
+def remove() -> str:
+    """Text that removes both tables in one transaction, whether or not they exist."""
+    return "".join(_replace(family, name) for family, name in (TABLE, EGRESS_TABLE))
+
+
+def _replace(family: str, name: str) -> str:
+    # `destroy` is younger than nft 1.0.6; adding first makes the deletion succeed always
+    return f"table {family} {name}\ndelete table {family} {name}\n"
