@@ -1,0 +1,392 @@
+"""Below IP: frames, groups, second hardware addresses, devices stacked on the uplink."""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+import socket
+import struct
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from onionward.leaks import packets
+from onionward.leaks.model import Account, Attempt, Probe, Vector
+from onionward.leaks.themes.xdp import transmit
+from onionward.leaks.tools import (
+    SEES_UDP,
+    SOL_PACKET,
+    Build,
+    bound,
+    device,
+    foreign_table,
+    frame,
+    ip_batch,
+    owned_by,
+    run,
+    send_frame,
+    sysctl,
+)
+
+_EVERYBODY = "ff:ff:ff:ff:ff:ff"
+_SECONDS_OF_KERNEL = 1.3
+
+
+def ip_datagram(attempt: Attempt, to: str = "stranger4") -> bytes:
+    """A UDP datagram inside IP, from the attempt's own port."""
+    there = attempt.address(to)
+    here = attempt.targets.host6 if ":" in there else attempt.targets.host4
+    datagram = packets.udp(here, there, attempt.number, 4433, attempt.payload)
+    return packets.ip(here, there, packets.UDP, datagram)
+
+
+def _routed(to: str, prefix: bytes = b"", kind: int | None = None) -> Build:
+    """A frame to the router that holds a datagram, behind a prefix such as a VLAN tag."""
+
+    def build(attempt: Attempt) -> bytes:
+        inner = ip_datagram(attempt, to)
+        own = packets.ETH_IP6 if inner[0] >> 4 == 6 else packets.ETH_IP4
+        return packets.ethernet(
+            attempt.targets.device_mac,
+            attempt.targets.far_mac,
+            own if kind is None else kind,
+            prefix + inner,
+        )
+
+    return build
+
+
+def _plain(kind: int, *, to: str = _EVERYBODY, source: str = "", head: bytes = b"") -> Build:
+    """A frame of that ethertype; the number follows the head."""
+
+    def build(attempt: Attempt) -> bytes:
+        own = source or attempt.targets.device_mac
+        return packets.ethernet(own, to, kind, head + attempt.payload)
+
+    return build
+
+
+def _dhcp(attempt: Attempt) -> bytes:
+    message = packets.dhcp_discover(attempt.targets.device_mac, attempt.payload)
+    here, there = packets.UNSPECIFIED4, "255.255.255.255"
+    datagram = packets.udp(here, there, 68, 67, message)
+    packet = packets.ip4(here, there, packets.UDP, datagram, ttl=7)
+    return packets.ethernet(attempt.targets.device_mac, _EVERYBODY, packets.ETH_IP4, packet)
+
+
+def _dhcp_unicast(attempt: Attempt) -> bytes:
+    here, there = attempt.targets.host4, attempt.targets.stranger4
+    datagram = packets.udp(here, there, 68, 67, attempt.payload)
+    packet = packets.ip4(here, there, packets.UDP, datagram)
+    return packets.ethernet(
+        attempt.targets.device_mac, attempt.targets.far_mac, packets.ETH_IP4, packet
+    )
+
+
+def _dhcp_of_another(attempt: Attempt) -> None:
+    with (
+        owned_by(attempt.targets.user_account),
+        socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0) as sock,
+    ):
+        sock.bind((attempt.targets.device, 0))
+        sock.send(_dhcp(attempt))
+
+
+def _dhcp_socket_of_another(attempt: Attempt) -> None:
+    with (
+        owned_by(attempt.targets.user_account),
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock,
+    ):
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
+        bound(sock, attempt)
+        sock.bind(("", 68))
+        sock.sendto(attempt.payload, ("255.255.255.255", 67))
+
+
+def _arp_stuffed(attempt: Attempt) -> bytes:
+    hardware = attempt.targets.device_mac
+    request = packets.arp_request(hardware, attempt.targets.host4, attempt.targets.neighbour4)
+    return packets.ethernet(hardware, _EVERYBODY, packets.ETH_ARP, request + attempt.payload * 20)
+
+
+def _cooked(attempt: Attempt) -> None:
+    with socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, 0) as sock:
+        there = packets.mac(attempt.targets.far_mac)
+        where = (attempt.targets.device, packets.ETH_IP4, 0, 0, there)
+        sock.sendto(ip_datagram(attempt), where)
+
+
+def _sock_packet(attempt: Attempt) -> None:
+    # the interface of Linux 2.0, still there; Python cannot write its addresses
+    sock_packet = 10
+    data = _routed("stranger4")(attempt)
+    where = struct.pack("=H14sH", socket.AF_PACKET, attempt.targets.device.encode(), 0)
+    libc = ctypes.CDLL(None, use_errno=True)
+    with socket.socket(socket.AF_PACKET, sock_packet, 0) as sock:
+        if libc.sendto(sock.fileno(), data, len(data), 0, where, len(where)) < 0:
+            raise OSError(ctypes.get_errno(), "sendto")
+
+
+def _ring(attempt: Attempt) -> None:
+    """A frame through a shared transmit ring (PACKET_TX_RING)."""
+    tx_ring, version, block, size = 13, 10, 4096, 2048
+    with socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0) as sock:
+        sock.setsockopt(SOL_PACKET, version, 1)
+        sock.setsockopt(SOL_PACKET, tx_ring, struct.pack("IIII", block, 1, size, 2))
+        sock.bind((attempt.targets.device, 0))
+        data = _routed("stranger4")(attempt)
+        with mmap.mmap(sock.fileno(), block) as ring:
+            # tpacket2_hdr: status, len, snaplen, …; data begins where sockaddr_ll would
+            ring[32 : 32 + len(data)] = data
+            ring[4:8] = struct.pack("I", len(data))
+            ring[0:4] = struct.pack("I", 1)
+            sock.send(b"")
+
+
+def _groups(join: Callable[[socket.socket, int], None], family: int) -> Probe:
+    """The kernel reports groups by itself once an application joins one."""
+
+    def probe(attempt: Attempt) -> None:
+        with socket.socket(family, socket.SOCK_DGRAM) as sock:
+            join(sock, socket.if_nametoindex(attempt.targets.device))
+            time.sleep(_SECONDS_OF_KERNEL)
+
+    return probe
+
+
+def _join4(sock: socket.socket, index: int) -> None:
+    group = socket.inet_aton("239.77.7.7")
+    request = struct.pack("=4s4si", group, b"", index)
+    sock.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, request)
+
+
+def _join6(sock: socket.socket, index: int) -> None:
+    group = socket.inet_pton(socket.AF_INET6, "ff05::7:7")
+    sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_JOIN_GROUP, group + struct.pack("=i", index))
+
+
+def _macvlan_up(attempt: Attempt) -> None:
+    """A second hardware address comes up: the kernel looks for routers and reports groups."""
+    name = attempt.device
+    uplink = attempt.targets.device
+    with device(
+        name,
+        f"link add {name} link {uplink} address {attempt.hardware} type macvlan mode bridge",
+        f"link set {name} up",
+    ):
+        time.sleep(_SECONDS_OF_KERNEL)
+
+
+def _macvlan_sends(attempt: Attempt) -> None:
+    name = attempt.device
+    with device(
+        name,
+        f"link add {name} link {attempt.targets.device} address {attempt.hardware} type macvlan",
+        f"link set {name} up",
+    ):
+        inner = ip_datagram(attempt)
+        send_frame(
+            packets.ethernet(attempt.hardware, attempt.targets.far_mac, packets.ETH_IP4, inner),
+            name,
+        )
+
+
+def _macvtap_sends(attempt: Attempt) -> None:
+    """As a virtual machine sends: through the character device of a macvtap."""
+    name = attempt.device
+    with device(
+        name,
+        f"link add {name} link {attempt.targets.device} address {attempt.hardware} type macvtap",
+        f"link set {name} up",
+    ):
+        inner = ip_datagram(attempt)
+        data = packets.ethernet(attempt.hardware, attempt.targets.far_mac, packets.ETH_IP4, inner)
+        node = Path(f"/sys/class/net/{name}/macvtap").iterdir()
+        number = next(node).joinpath("dev").read_text().strip()
+        major, minor = number.split(":")
+        tap = Path(tempfile.mkdtemp()) / name
+        run("mknod", str(tap), "c", major, minor)
+        try:
+            with tap.open("wb", buffering=0) as file:
+                file.write(bytes(10) + data)
+        finally:
+            tap.unlink()
+            tap.parent.rmdir()
+
+
+def _bridge_member(attempt: Attempt) -> None:
+    """The uplink and somebody's device are ports of one bridge."""
+    name, inside, outside = attempt.device, f"{attempt.device}i", f"{attempt.device}o"
+    with device(
+        name,
+        f"link add {name} type bridge",
+        f"link add {inside} address {attempt.hardware} type veth peer name {outside}",
+        f"link set {outside} master {name}",
+        *(f"link set {link} up" for link in (name, inside, outside)),
+        f"link set {attempt.targets.device} master {name}",
+    ):
+        try:
+            inner = ip_datagram(attempt)
+            data = packets.ethernet(
+                attempt.hardware, attempt.targets.far_mac, packets.ETH_IP4, inner
+            )
+            send_frame(data, inside)
+        finally:
+            ip_batch(f"link set {attempt.targets.device} nomaster", f"link delete {inside}")
+
+
+def _spanning_tree(attempt: Attempt) -> None:
+    name = attempt.device
+    with device(
+        name,
+        f"link add {name} address {attempt.hardware} type bridge stp_state 1 hello_time 100",
+        f"link set {name} up",
+        f"link set {attempt.targets.device} master {name}",
+    ):
+        time.sleep(_SECONDS_OF_KERNEL)
+        run("ip", "link", "set", attempt.targets.device, "nomaster")
+
+
+def _new_address(attempt: Attempt) -> None:
+    address = f"2001:db8:0:0:aaaa::{attempt.number:x}/64"
+    run("ip", "address", "add", address, "dev", attempt.targets.device)
+    try:
+        time.sleep(_SECONDS_OF_KERNEL)
+    finally:
+        run("ip", "address", "delete", address, "dev", attempt.targets.device)
+
+
+def _becomes_router(attempt: Attempt) -> None:
+    name = f"net/ipv6/conf/{attempt.targets.device}/forwarding"
+    with sysctl(name, "1"):
+        time.sleep(_SECONDS_OF_KERNEL)
+
+
+def _mirrored(attempt: Attempt) -> None:
+    """Traffic control copies a loopback packet to the uplink."""
+    uplink = attempt.targets.device
+    match = ["u32", "match", "ip", "dport", str(attempt.number), "0xffff"]
+    action = ["action", "mirred", "egress", "mirror", "dev", uplink]
+    run("tc", "qdisc", "add", "dev", "lo", "clsact")
+    try:
+        where = ["dev", "lo", "egress", "protocol", "ip"]
+        run("tc", "filter", "add", *where, *match, *action)
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+            sock.sendto(attempt.payload, ("127.0.0.1", attempt.number))
+    finally:
+        run("tc", "qdisc", "delete", "dev", "lo", "clsact")
+
+
+def _duplicated(attempt: Attempt) -> None:
+    """Somebody's nftables rule copies a loopback packet to the uplink."""
+    rules = (
+        'chain c { type filter hook ingress device "lo" priority 0; policy accept;'
+        f' udp dport {attempt.number} dup to "{attempt.targets.device}"; }}'
+    )
+    with (
+        foreign_table("netdev", attempt.device, rules),
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock,
+    ):
+        sock.sendto(attempt.payload, ("127.0.0.1", attempt.number))
+
+
+def _sees_report(group: str) -> str:
+    """An MLDv2 report that names a group, by its last four bytes, in one of its first records."""
+    records = " or ".join(f"ip6[{72 + 20 * index}:4] = {group}" for index in range(4))
+    return f"ip6[6] = 0 and ip6[48] = 143 and ({records})"
+
+
+def _xdp(attempt: Attempt) -> None:
+    transmit(attempt.targets.device, _routed("stranger4")(attempt))
+
+
+_VLAN = struct.pack("!HH", 7, packets.ETH_IP4)
+_FRAMES: tuple[tuple[str, str, str, Probe], ...] = (
+    ("udp4", "a datagram in a frame", SEES_UDP, frame(_routed("stranger4"))),
+    ("udp6", "the same, IPv6", SEES_UDP, frame(_routed("stranger6"))),
+    ("bypass4", "past the queues (QDISC_BYPASS)", SEES_UDP,
+     frame(_routed("stranger4"), bypass=True)),
+    ("bypass6", "the same, IPv6", SEES_UDP, frame(_routed("stranger6"), bypass=True)),
+    ("cooked", "without a link header", SEES_UDP, _cooked),
+    ("old", "through SOCK_PACKET", SEES_UDP, _sock_packet),
+    ("ring", "through a shared ring", SEES_UDP, _ring),
+    ("marked", "with a packet mark", SEES_UDP, frame(_routed("stranger4"), mark=0x5EC0DE01)),
+    ("vlan", "with a VLAN tag", "vlan and udp and src port {n}",
+     frame(_routed("stranger4", _VLAN, 0x8100))),
+    ("qinq", "with a provider's VLAN tag", "ether[12:2] = 0x88a8 and ether[38:2] = {n}",
+     frame(_routed("stranger4", _VLAN, 0x88A8))),
+    ("pppoe", "PPPoE", "ether[12:2] = 0x8864 and ether[20:2] = {n}",
+     frame(_plain(0x8864, head=struct.pack("!BBHH", 0x11, 0, 1, 40)))),
+    ("mpls", "with an MPLS label", "ether[12:2] = 0x8847 and ether[38:2] = {n}",
+     frame(_routed("stranger4", struct.pack("!I", 0x00010140), 0x8847))),
+    ("lldp", "LLDP", "ether proto 0x88cc and ether[14:2] = {n}",
+     frame(_plain(0x88CC, to="01:80:c2:00:00:0e"))),
+    ("experiment", "an ethertype nobody uses", "ether proto 0x88b5 and ether[14:2] = {n}",
+     frame(_plain(0x88B5))),
+    ("experiment-bypass", "the same past the queues",
+     "ether proto 0x88b5 and ether[14:2] = {n}", frame(_plain(0x88B5), bypass=True)),
+    ("eapol", "as if it were 802.1X, to a host", "ether proto 0x888e and ether[14:2] = {n}",
+     frame(_plain(0x888E, to="02:00:00:00:00:77"))),
+    ("preauth", "as if it were 802.11 pre-authentication",
+     "ether proto 0x88c7 and ether[14:2] = {n}", frame(_plain(0x88C7))),
+    ("rarp", "reverse ARP", "ether proto 0x8035 and ether[14:2] = {n}", frame(_plain(0x8035))),
+    ("loop", "loopback test frames", "ether proto 0x9000 and ether[14:2] = {n}",
+     frame(_plain(0x9000))),
+    ("llc", "802.3 with LLC", "ether[12:2] <= 1500 and ether[17:2] = {n}",
+     frame(_plain(40, head=b"\x42\x42\x03"))),
+    ("snap", "802.3 with SNAP", "ether[12:2] <= 1500 and ether[22:2] = {n}",
+     frame(_plain(45, head=b"\xaa\xaa\x03\0\0\0\x08\0"))),
+    ("other-mac", "from a hardware address that is not the host's",
+     "ether src 02:00:00:00:00:99 and ether[14:2] = {n}",
+     frame(_plain(0x88B6, source="02:00:00:00:00:99"))),
+    ("arp-stuffed", "ARP with a letter inside", "arp and greater 400", frame(_arp_stuffed)),
+    ("dhcp-stranger", "as if it were DHCP, to a host far away",
+     "udp and src port 68 and udp[8:2] = {n}", frame(_dhcp_unicast)),
+)  # fmt: skip
+
+_OTHERS: tuple[tuple[str, str, str, str, Probe], ...] = (
+    ("dhcp.other-frame", "L2", "a DHCP-shaped frame by an account that is no DHCP client",
+     "udp and src port 68 and udp[253:2] = {n}", _dhcp_of_another),
+    ("dhcp.other-socket", "L1", "DHCP-shaped UDP by an ordinary account",
+     "udp and src port 68 and udp[8:2] = {n}", _dhcp_socket_of_another),
+    ("group.igmp", "L1", "joining an IPv4 group (IGMP)", "igmp",
+     _groups(_join4, socket.AF_INET)),
+    ("group.mld", "L1", "joining an IPv6 group (MLD)",
+     _sees_report("0x00070007"), _groups(_join6, socket.AF_INET6)),
+    ("group.new-address", "L1", "a new IPv6 address: the kernel reports its group",
+     _sees_report("4278190080 + {n}"), _new_address),
+    ("group.router", "L1", "forwarding switched on: the kernel joins the routers' groups",
+     _sees_report("2"), _becomes_router),
+    ("stacked.macvlan-kernel", "L2", "a macvlan comes up: groups, routers",
+     "ether src {hardware} and ip6 and not (ip6[6] = 58 and ip6[40] = 135)", _macvlan_up),
+    ("stacked.macvlan", "L2", "a macvlan sends", SEES_UDP, _macvlan_sends),
+    ("stacked.macvtap", "L2", "a virtual machine on a macvtap sends", SEES_UDP, _macvtap_sends),
+    ("stacked.bridge", "L2", "a bridged machine sends", SEES_UDP, _bridge_member),
+    ("stacked.stp", "L2", "a bridge speaks spanning tree through the uplink", "stp",
+     _spanning_tree),
+    ("copy.dup-netdev", "X5", "somebody's rule copies loopback traffic to the uplink",
+     "udp and dst port {n}", _duplicated),
+)  # fmt: skip
+
+VECTORS: tuple[Vector, ...] = (
+    *(
+        Vector(f"frame.{name}", "L2", f"a frame by AF_PACKET: {title}", sees, probe, Account.ROOT)
+        for name, title, sees, probe in _FRAMES
+    ),
+    *(
+        Vector(name, family, title, sees, probe, Account.ROOT)
+        for name, family, title, sees, probe in _OTHERS
+    ),
+    Vector(
+        "copy.mirrored",
+        "L3",
+        "traffic control copies loopback traffic to the uplink",
+        "udp and dst port {n}",
+        _mirrored,
+        Account.ROOT,
+        limit=True,
+    ),
+    Vector("frame.xdp", "L3", "a frame by AF_XDP", SEES_UDP, _xdp, Account.ROOT, limit=True),
+)

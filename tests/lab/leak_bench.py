@@ -1,0 +1,327 @@
+"""Vectors on a bench: the lab's host tries to leak, the witness on its wire tells.
+
+internet ── host0 (witness, frames from the wire) ── eth0 host (vectors)
+    └ peer at web4 and web6
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import re
+import subprocess
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import IO, Any
+
+from onionward.config.values import TorConfig
+from onionward.facts import cgroup_mount
+from onionward.lab import Host, Lab
+from onionward.leaks.model import Attempt, Needs, Place, Targets, Vector
+from onionward.leaks.themes.flows import NOBODY4
+from onionward.leaks.vectors import CATALOGUE, number_of
+from onionward.leaks.wire import Capture, Exempt, Packet, Witness
+
+_PROBE = ("python", "-m", "onionward.leaks.probe")
+_SECONDS = 120.0
+_SETTLE_SECONDS = 1.2  # the first repetition of a SYN comes after one second
+_TRACE = re.compile(r"^\[(\d+\.\d+)\] (.*)$")
+
+
+@dataclasses.dataclass(frozen=True)
+class Trial:
+    """What the witness saw while vectors were tried, from a moment on."""
+
+    capture: Capture
+    targets: Targets
+    exempt: Exempt
+    outcomes: Mapping[str, str]
+    since: float = 0.0
+
+    def seen(self, name: str) -> tuple[Packet, ...]:
+        """The packets of one vector."""
+        attempt = Attempt(self.targets, number_of(name))
+        return self.capture.packets(CATALOGUE[name].filter(attempt), since=self.since)
+
+    def escaped(self) -> tuple[Packet, ...]:
+        """Every packet that a routed machine must not send."""
+        return self.capture.packets(self.exempt.escaped(), since=self.since)
+
+
+@dataclasses.dataclass(frozen=True)
+class Trace:
+    """What `onionward --verbose` was about to do, and when."""
+
+    status: int
+    words: str
+
+    @property
+    def changes(self) -> tuple[tuple[float, str], ...]:
+        """Every change with its moment."""
+        found = (_TRACE.match(line) for line in self.words.splitlines())
+        return tuple((float(match[1]), match[2]) for match in found if match)
+
+    def loads(self) -> tuple[tuple[float, float], ...]:
+        """Loads of rules: announced at, and certainly done by (the next announcement)."""
+        changes = self.changes
+        return tuple(
+            (moment, changes[index + 1][0])
+            for index, (moment, words) in enumerate(changes[:-1])
+            if words.startswith("nft -f")
+        )
+
+    def blocked_by(self) -> float:
+        """When the first rules certainly were in force."""
+        return self.loads()[0][1]
+
+
+class Running:
+    """A probe that has prepared and waits."""
+
+    def __init__(self, argv: Sequence[str]) -> None:
+        self._process = subprocess.Popen(
+            argv,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        self._lines: list[str] = []
+
+    def wait_until_prepared(self) -> None:
+        out = self._stream(self._process.stdout)
+        for line in out:
+            if line.strip() == '"prepared"':
+                return
+            self._lines.append(line)
+
+    def finish(self) -> dict[str, str]:
+        try:
+            rest, errors = self._process.communicate("\n", timeout=_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            raise
+        assert self._process.returncode == 0, errors
+        found = [json.loads(line) for line in (*self._lines, *rest.splitlines())]
+        return {entry["id"]: entry["outcome"] for entry in found if isinstance(entry, dict)}
+
+    def kill(self) -> None:
+        if self._process.poll() is None:
+            self._process.kill()
+            self._process.communicate()
+
+    @staticmethod
+    def _stream(stream: IO[str] | None) -> IO[str]:
+        assert stream
+        return stream
+
+
+class Peer:
+    """The far end of flows, in `internet`."""
+
+    def __init__(self, lab: Lab, targets: Targets) -> None:
+        argv = ["python", "-m", "onionward.leaks.peer", str(targets.peer_port), lab.stranger4]
+        command = lab.hosts["internet"].command([*argv, lab.web4, lab.web6])
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        self._expect("ready")
+
+    def _expect(self, word: str) -> None:
+        assert self._process.stdout
+        line = self._process.stdout.readline()
+        assert line.strip() == word, f"the peer says {line!r}"
+
+    def go(self) -> None:
+        assert self._process.stdin
+        self._process.stdin.write("go\n")
+        self._process.stdin.flush()
+        self._expect("went")
+
+    def end(self) -> None:
+        self._process.communicate(timeout=10)
+
+
+class Bench:
+    """Runs vectors in a lab.
+
+    Args:
+        lab: a built lab.
+        directory: for capture files.
+
+    """
+
+    def __init__(self, lab: Lab, directory: Path) -> None:
+        self.lab = lab
+        self.host = lab.hosts["host"]
+        self.internet = lab.hosts["internet"]
+        self.targets = lab_targets(lab)
+        self.exempt = Exempt(relays=lab.relays, networks6=("2001:db8::/64",))
+        self.witness = Witness(lab.host_link, directory, namespace=self.internet.pid)
+        self.peer = Peer(lab, self.targets)
+        self.run("ip", "route", "replace", "blackhole", NOBODY4, host=self.internet)
+
+    def end(self) -> None:
+        """Leave the lab as it was."""
+        self.peer.end()
+        self.run("ip", "route", "delete", "blackhole", NOBODY4, host=self.internet)
+
+    def onionward(self, *arguments: str, succeeds: bool = True) -> Trace:
+        """Run the program inside the host."""
+        argv = self.host.command(["onionward", "--verbose", *arguments])
+        done = subprocess.run(argv, capture_output=True, text=True, timeout=_SECONDS, check=False)
+        words = done.stderr + done.stdout
+        assert not succeeds or done.returncode == 0, words
+        return Trace(done.returncode, words)
+
+    def run(self, *argv: str, host: Host | None = None) -> str:
+        """Run a command inside the host."""
+        done = subprocess.run(
+            (host or self.host).command(argv),
+            capture_output=True,
+            text=True,
+            timeout=_SECONDS,
+            check=False,
+        )
+        assert done.returncode == 0, f"{argv}: {done.stderr}"
+        return done.stdout
+
+    def try_vectors(self, names: Iterable[str], label: str) -> Trial:
+        """Try vectors that need no preparation, watched."""
+        outcomes: dict[str, str] = {}
+        with self.witness.watch(label) as capture:
+            for group in _groups(names):
+                if CATALOGUE[group[0]].place is Place.WIRE:
+                    outcomes |= self._from_wire(group)
+                else:
+                    running = self._start(group)
+                    outcomes |= running.finish()
+            time.sleep(_SETTLE_SECONDS)
+        return Trial(capture, self.targets, self.exempt, outcomes)
+
+    def try_prepared(self, names: Iterable[str], label: str, between: Callable[[], float]) -> Trial:
+        """Prepare, let something happen, provoke; watched.
+
+        Args:
+            names: vectors whose probes prepare.
+            label: for the capture file.
+            between: what happens; it returns the moment from which packets count.
+
+        """
+        outcomes: dict[str, str] = {}
+        with contextlib.ExitStack() as stack:
+            capture = stack.enter_context(self.witness.watch(label))
+            running: list[Running] = []
+            for group in _groups(names):
+                if CATALOGUE[group[0]].place is Place.WIRE:
+                    running.append(self._start(group, serve=True))
+                    stack.callback(running[-1].kill)
+                    running[-1].wait_until_prepared()
+                running.append(self._start(group))
+                stack.callback(running[-1].kill)
+                running[-1].wait_until_prepared()
+            since = between()
+            self.peer.go()
+            for probe in running:
+                outcomes |= probe.finish()
+        return Trial(capture, self.targets, self.exempt, outcomes, since)
+
+    def _from_wire(self, names: Sequence[str]) -> dict[str, str]:
+        served = [name for name in names if CATALOGUE[name].serve]
+        if not served:
+            return self._start(names).finish()
+        service = self._start(served, serve=True)
+        try:
+            service.wait_until_prepared()
+            outcomes = self._start(names).finish()
+            answers = service.finish()
+        finally:
+            service.kill()
+        broken = {name: words for name, words in answers.items() if words.startswith("broken")}
+        return outcomes | broken
+
+    def _start(self, names: Sequence[str], *, serve: bool = False) -> Running:
+        vector = CATALOGUE[names[0]]
+        targets = self.targets
+        account = []
+        outside = vector.place is Place.WIRE and not serve
+        if outside:
+            account = ["--account", "root"]
+        if serve:
+            account = ["--serve"]
+        if not self._has_account(targets.tor_account):
+            targets = dataclasses.replace(targets, tor_account=targets.user_account)
+        group = self.tor_group() if vector.needs is Needs.TOR_GROUP else None
+        if group:
+            account += ["--cgroup", group]
+        argv = [*_PROBE, *account, targets.to_json(), *names]
+        return Running((self.internet if outside else self.host).command(argv))
+
+    def _has_account(self, name: str) -> bool:
+        accounts = (self.host.root / "etc/passwd").read_text().splitlines()
+        return any(line.startswith(f"{name}:") for line in accounts)
+
+    def tor_group(self) -> str | None:
+        """The control group of the host's tor, as the host sees it; None while there is none."""
+        root = self.host.root
+        mount = cgroup_mount((root / "proc/1/mountinfo").read_text())
+        for entry in (root / "proc").iterdir():
+            with contextlib.suppress(OSError):
+                if entry.name.isdecimal() and (entry / "comm").read_text() == "tor\n":
+                    group = (entry / "cgroup").read_text().split("0::/")[-1].strip()
+                    return f"{mount}/{group}" if mount and group else None
+        return None
+
+
+def _groups(names: Iterable[str]) -> Iterator[list[str]]:
+    """Vectors that one probe process can run together, in the order of the catalogue."""
+    groups: dict[tuple[object, ...], list[str]] = {}
+    for name in names:
+        vector = CATALOGUE[name]
+        key = (vector.place, vector.account, vector.needs is Needs.TOR_GROUP)
+        groups.setdefault(key, []).append(name)
+    yield from groups.values()
+
+
+def chosen(wanted: Callable[[Vector], bool]) -> list[str]:
+    """Names of vectors."""
+    return [name for name, vector in CATALOGUE.items() if wanted(vector)]
+
+
+def lab_targets(lab: Lab) -> Targets:
+    """The lab as targets."""
+    host, internet = lab.hosts["host"], lab.hosts["internet"]
+    uplink, own = _link(internet, lab.uplink), _link(host, "eth0")
+    local6 = [a["local"] for a in uplink["addr_info"] if a["local"].startswith("fe80")]
+    tor = TorConfig()
+    return Targets(
+        web4=lab.web4,
+        web6=lab.web6,
+        dns4=lab.dns4,
+        dns6=lab.dns6,
+        stranger4=lab.stranger4,
+        stranger6=lab.stranger6,
+        host4=lab.host4,
+        host6=lab.host6,
+        neighbour4=lab.neighbour4,
+        neighbour6=lab.neighbour6,
+        gateway4=lab.gateway4,
+        gateway6=lab.gateway6,
+        router6=local6[0],
+        broadcast4="198.18.0.255",
+        device="eth0",
+        device_mac=own["address"],
+        far_device=lab.host_link,
+        far_mac=uplink["address"],
+        relay=next(relay for relay in lab.relays if relay[1] == 9001),
+        trans_port=tor.trans_port,
+        dns_port=tor.dns_port,
+    )
+
+
+def _link(host: Host, name: str) -> dict[str, Any]:
+    argv = host.network_command(["ip", "-j", "address", "show", "dev", name])
+    found = json.loads(subprocess.run(argv, capture_output=True, check=True).stdout)
+    return dict(found[0])
