@@ -54,7 +54,7 @@ def client(lab: Lab) -> Iterator[Control]:
         + lab.network_torrc.read_text()
     )
     started = time.monotonic()
-    run(host, "tor", "--defaults-torrc", f"/{CLIENT}/torrc", "-f", f"/{CLIENT}/torrc", "--quiet")
+    run(host, "tor", "--defaults-torrc", f"/{CLIENT}/torrc", "-f", f"/{CLIENT}/torrc", "--hush")
     with Control(directory / "control") as control:
         while 'SUMMARY="Done"' not in control.ask("GETINFO status/bootstrap-phase"):
             assert time.monotonic() < started + 20, (directory / "log").read_text()
@@ -379,6 +379,27 @@ def test_hosts_that_died_are_noticed(tmp_path: Path, lab: Lab) -> None:
     finally:
         destroy(SYSTEM, name)
     assert not directory.exists()
+
+
+def test_control_groups_go_with_the_hosts() -> None:
+    name = f"test-{os.getpid()}-groups"
+    directory = Path("/run/onionward-lab") / name
+    directory.mkdir()
+    unified = Path("/sys/fs/cgroup/unified")
+    group = (unified if unified.exists() else unified.parent) / name
+    try:
+        host = start(directory, "host")
+        group.mkdir()
+        with subprocess.Popen(host.command(["sleep", "4242"])) as nsenter:
+            children = Path(f"/proc/{nsenter.pid}/task/{nsenter.pid}/children")
+            deadline = time.monotonic() + 5
+            while not (inside := children.read_text().split()):
+                assert time.monotonic() < deadline
+            (group / "cgroup.procs").write_text(inside[0])
+            destroy(SYSTEM, name)
+        assert not group.exists()
+    finally:
+        destroy(SYSTEM, name)
 
 
 def test_failed_build_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -114,6 +114,7 @@ def destroy(system: System, name: str = "lab") -> None:
 
     """
     directory = _directory(name)
+    _check_root()
     hosts.stop(system, directory)
     system.remove_tree(directory)
     if ROOT.exists() and not any(ROOT.iterdir()):
@@ -128,9 +129,13 @@ def _directory(name: str) -> Path:
     return ROOT / name
 
 
-def _check_machine() -> None:
+def _check_root() -> None:
     if os.geteuid() != 0:
-        raise LabError("a lab needs root to make namespaces", "Run it with sudo.")
+        raise LabError("a lab is made of namespaces, which need root", "Run it with sudo.")
+
+
+def _check_machine() -> None:
+    _check_root()
     missing = [tool for tool in _PACKAGES if find_tool(tool) is None]
     if missing:
         packages = sorted({_PACKAGES[tool] for tool in missing})

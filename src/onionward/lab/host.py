@@ -6,6 +6,7 @@ namespaces, links and mounts go. What is left to remove is a directory.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -165,9 +166,49 @@ def stop(system: System, directory: Path) -> None:
 
     """
     deadline = time.monotonic() + _END_TIMEOUT
-    for pid in processes(directory):
+    pids = processes(directory)
+    groups = _control_groups(pids)
+    for pid in pids:
         system.kill(pid, signal.SIGKILL)
     while remaining := processes(directory):
         if time.monotonic() > deadline:
             raise LabError(f"processes of the lab do not end: {remaining}")
         time.sleep(0.01)
+    for group in groups:
+        with contextlib.suppress(OSError):  # in use by others, or gone with another group
+            group.rmdir()
+
+
+def _control_groups(inits: Sequence[int]) -> list[Path]:
+    """Version 2 control groups that programs inside the hosts made, the deepest first.
+
+    The tree is the machine's own, so groups do not go with the processes. One that is empty
+    already is not found.
+    """
+    namespaces = {_process_link(pid, "ns/pid") for pid in inits}
+    namespaces -= {_process_link(os.getpid(), "ns/pid"), None}
+    own = {_group(pid) for pid in inits}
+    inside = {
+        _group(int(entry.name))
+        for entry in Path("/proc").iterdir()
+        if entry.name.isdecimal() and _process_link(int(entry.name), "ns/pid") in namespaces
+    }
+    mounts = [line.split() for line in Path("/proc/self/mounts").read_text().splitlines()]
+    trees = [Path(mount[1]) for mount in mounts if mount[2] == "cgroup2"]
+    names = sorted(inside - own - {"", "/"}, key=lambda name: name.count("/"), reverse=True)
+    return [tree / name.lstrip("/") for tree in trees[:1] for name in names]
+
+
+def _process_link(pid: int, name: str) -> str | None:
+    try:
+        return str(Path(f"/proc/{pid}/{name}").readlink())
+    except OSError:  # it ended meanwhile
+        return None
+
+
+def _group(pid: int) -> str:
+    try:
+        lines = Path(f"/proc/{pid}/cgroup").read_text().splitlines()
+    except OSError:
+        return ""
+    return next((line.removeprefix("0::") for line in lines if line.startswith("0::")), "")

@@ -35,7 +35,7 @@ def authority_keys(
     """
     system.make_directory(cache, mode=0o700)
     directories = [cache / f"authority{number}" for number in range(1, count + 1)]
-    missing = [d for d in directories if not _usable(d, datetime.datetime.now(datetime.UTC))]
+    missing = [d for d in directories if not are_usable(d, datetime.datetime.now(datetime.UTC))]
     with ThreadPoolExecutor() as pool:
         for done in [pool.submit(_generate, system, directory) for directory in missing]:
             done.result()
@@ -51,7 +51,8 @@ def read_fingerprints(directory: Path) -> AuthorityKeys:
     return AuthorityKeys((directory / "fingerprint").read_text().strip(), v3ident[1])
 
 
-def _usable(directory: Path, now: datetime.datetime) -> bool:
+def are_usable(directory: Path, now: datetime.datetime) -> bool:
+    """Whether a directory of the cache is complete and valid for a month from `now`."""
     try:
         read_fingerprints(directory)
         expires = _EXPIRES.search((directory / "authority_certificate").read_text())

@@ -64,7 +64,7 @@ class Site:
             shutil.copytree(keys, data / "keys", ignore=secret)
         (data / "torrc").write_text(torrc)
         empty = ("--defaults-torrc", f"{_DATA}/empty.torrc")
-        argv = self.host.command(["tor", *empty, "-f", f"{_DATA}/{name}/torrc", "--quiet"])
+        argv = self.host.command(["tor", *empty, "-f", f"{_DATA}/{name}/torrc", "--hush"])
         try:
             self.system.change(argv, timeout=_TIMEOUT)
         except CommandError as error:
@@ -215,7 +215,7 @@ def _wait_until_published(tor: Control, onions: Sequence[str], progress: Progres
     missing = {onion.removesuffix(".onion") for onion in onions}
     for event in tor.events():
         words = event.split()
-        if words[3:4] == ["CIRCUIT_ESTABLISHED"]:
+        if words[2:3] == ["CIRCUIT_ESTABLISHED"]:
             progress("circuits")
         if words[:2] == ["HS_DESC", "UPLOADED"]:
             missing.discard(words[2])
