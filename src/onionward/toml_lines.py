@@ -7,13 +7,15 @@ accepted and records the line of every table header, key and array element.
 from __future__ import annotations
 
 import re
+import tomllib
 from collections.abc import Mapping
 
 KeyPath = tuple[str | int, ...]
 
 _TOKEN = re.compile(
     r"""
-      (?P<string>\"\"\".*?(?<!\\)\"\"\"\"{0,2} | '''.*?''''{0,2} | "(?:\\.|[^"\\\n])*" | '[^'\n]*')
+      (?P<string>\"\"\"(?:\\.|[^\\])*?\"\"\"\"{0,2} | '''.*?''''{0,2}
+                | "(?:\\.|[^"\\\n])*" | '[^'\n]*')
     | (?P<comment>\#[^\n]*)
     | (?P<newline>\n)
     | (?P<space>[ \t\r]+)
@@ -27,6 +29,10 @@ _TOKEN = re.compile(
 def key_lines(text: str) -> Mapping[KeyPath, int]:
     """Line (from 1) of each table, key and array element of a valid TOML document."""
     return _Scanner(text).scan()
+
+
+def _unquoted(key: str) -> str:
+    return str(tomllib.loads(f"key = {key}")["key"])
 
 
 class _Scanner:
@@ -70,7 +76,7 @@ class _Scanner:
             if text == end:
                 break
             if token[0] == "string":
-                parts.append(text[1:-1])
+                parts.append(_unquoted(text))
             elif token[0] == "bare":
                 parts.append(text)
         return parts
@@ -88,6 +94,8 @@ class _Scanner:
             self._array_lengths[path] = index + 1
             self._lines.setdefault(path, line)
             path = (*path, index)
+        for length in range(1, len(path)):
+            self._lines.setdefault(path[:length], line)
         self._lines[path] = line
         return path
 

@@ -13,6 +13,10 @@ from onionward.toml_lines import KeyPath
 # tor(1): VirtualAddrNetworkIPv4 and VirtualAddrNetworkIPv6 accept nothing longer
 _LONGEST_VIRTUAL = {4: 16, 6: 104}
 
+# Stands in for an entry that has been reported, so that the positions of the others hold; it is
+# recognised by identity.
+UNREADABLE = ipaddress.ip_network("192.0.2.0/32")
+
 
 def contradictions(config: Config) -> Iterator[tuple[KeyPath, str]]:
     """Values that do not go together, each with its path."""
@@ -40,10 +44,12 @@ def contradictions(config: Config) -> Iterator[tuple[KeyPath, str]]:
 
 def _virtual_problems(networks: tuple[Network, ...]) -> Iterator[tuple[KeyPath, str]]:
     key = ("tor", "virtual_networks")
-    versions = [n.version for n in networks]
+    versions = [n.version for n in networks if n is not UNREADABLE]
     if len(versions) != len(set(versions)):
         yield key, 'takes "auto", or at most one network of each family'
     for index, network in enumerate(networks):
+        if network is UNREADABLE:
+            continue
         longest = _LONGEST_VIRTUAL[network.version]
         if network.prefixlen > longest:
             yield (*key, index), f"{network} is too small for tor; at most /{longest}"
@@ -60,6 +66,7 @@ def _virtual_problems(networks: tuple[Network, ...]) -> Iterator[tuple[KeyPath, 
 
 
 def _bypass_problems(config: Config) -> Iterator[tuple[KeyPath, str]]:
+    virtuals = tuple(n for n in config.tor.virtual if n is not UNREADABLE)
     for index, network in enumerate(config.bypass.networks):
         key = ("bypass", "networks", index)
         if network.prefixlen == 0:
@@ -70,10 +77,10 @@ def _bypass_problems(config: Config) -> Iterator[tuple[KeyPath, str]]:
         ):
             yield key, f"{network} holds multicast or broadcast addresses, which never leave"
         if overlapping(network, ipaddress.ip_network("127.0.0.0/8")) and not any(
-            overlapping(network, virtual) for virtual in config.tor.virtual
+            overlapping(network, virtual) for virtual in virtuals
         ):
             yield key, f"{network} is loopback, which needs no bypass"
-        for virtual in config.tor.virtual:
+        for virtual in virtuals:
             if overlapping(network, virtual):
                 yield (
                     key,

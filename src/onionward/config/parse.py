@@ -18,7 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_type_hints
 
-from onionward.config.checks import contradictions
+from onionward.config.checks import UNREADABLE, contradictions
 from onionward.config.values import (
     DEFAULT_PATH,
     Backend,
@@ -34,8 +34,6 @@ from onionward.toml_lines import KeyPath, key_lines
 
 Section = TypeVar("Section")
 
-# Stands in for an entry that has been reported, so that the positions of the others hold.
-_PLACEHOLDER = ipaddress.ip_network("192.0.2.0/32")
 Problem = tuple[KeyPath, str]
 
 # The options that say which Tor network is used, and how quickly it moves; none of them can
@@ -95,9 +93,12 @@ def parse(text: str, name: str) -> Config:
     """
     try:
         document = tomllib.loads(text)
+        source = Source(name, key_lines(text))
     except tomllib.TOMLDecodeError as error:
         raise ConfigError([_syntax_problem(str(error), text, name)]) from None
-    source = Source(name, key_lines(text))
+    except (ValueError, RecursionError):
+        # a number of thousands of digits, or arrays nested as deep
+        raise ConfigError([f"{name}: has a value too large to be read"]) from None
     problems: list[Problem] = []
     config = replace(_read_document(document, problems), source=source)
     reported = {path for path, _ in problems}
@@ -113,7 +114,7 @@ def _syntax_problem(words: str, text: str, name: str) -> str:
     if at:
         return f"{name}:{at[1]}: not TOML: {words[: at.start()]}"
     cause = words.removesuffix(" (at end of document)")
-    return f"{name}:{text.count(chr(10)) + 1}: not TOML: {cause}"
+    return f"{name}:{text.rstrip().count(chr(10)) + 1}: not TOML: {cause}"
 
 
 def _by_line(problem: str) -> tuple[int, str]:
@@ -185,6 +186,8 @@ def _text(value: object) -> str:
 def _number(value: object) -> int:
     if isinstance(value, bool) or not isinstance(value, int):
         raise _wrong(f"{_shown(value)} is not a whole number")
+    if abs(value) >= 2**63:
+        raise _wrong(f"{_shown(value)} does not fit into 64 bits")
     return value
 
 
@@ -212,7 +215,7 @@ def _networks(value: object) -> tuple[Network, ...]:
             networks.append(_network(entry))
         except _WrongValueError as error:
             problems += [((index,), words) for _, words in error.problems]
-            networks.append(_PLACEHOLDER)
+            networks.append(UNREADABLE)
     if problems:
         raise _WrongValueError(*problems, readable=tuple(networks))
     return tuple(networks)
@@ -229,6 +232,10 @@ def _virtual_networks(value: object) -> VirtualNetworks:
 def _network(entry: object) -> Network:
     if not isinstance(entry, str):
         raise _wrong(f"{_shown(entry)} is not a network in quotes")
+    if "%" in entry:
+        raise _wrong(
+            f"{_shown(entry)} is not a network; the name of an interface has no place in it"
+        )
     try:
         return ipaddress.ip_network(entry)
     except ValueError as error:
@@ -252,7 +259,10 @@ def _host_bits_cleared(entry: str) -> Network | None:
 def _shown(value: object) -> str:
     if isinstance(value, bool):
         return str(value).lower()
-    words = f'"{value}"' if isinstance(value, str) and value.isprintable() else repr(value)
+    try:
+        words = f'"{value}"' if isinstance(value, str) and value.isprintable() else repr(value)
+    except ValueError:  # Python prints no numbers of thousands of digits
+        return "a number of thousands of digits"
     return words if len(words) <= 60 else words[:57] + "..."
 
 

@@ -116,4 +116,4 @@ def _dotted(path: KeyPath) -> str:
     words = ""
     for part in path:
         words += f"[{part}]" if isinstance(part, int) else f".{part}" if words else part
-    return words
+    return words if words.isprintable() else repr(words)
