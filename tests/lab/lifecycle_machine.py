@@ -1,0 +1,204 @@
+"""The lab's host as the lifecycle tests use it: commands, configuration, journal, snapshots.
+
+Nothing here judges; the tests do.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from onionward.lab import Host, Lab
+
+HERE = Path(__file__).parent
+NETWORK = '[tor]\nnetwork = "/run/onionward-lab/network.torrc"\n'
+CONFIG = Path("/run/onionward-lab/lifecycle.toml")
+JOURNAL = Path("/var/lib/onionward/journal.json")
+RESOLV_CONF = Path("/etc/resolv.conf")
+WAITING = Path("/etc/.resolv.conf.before-onionward")
+
+Done = subprocess.CompletedProcess[str]
+
+
+def until(what: str, reached: Callable[[], bool], patience: float = 10.0) -> None:
+    """Poll until something is so."""
+    deadline = time.monotonic() + patience
+    while not reached():
+        assert time.monotonic() < deadline, f"not in {patience:g} s: {what}"
+        time.sleep(0.02)
+
+
+class Machine:
+    """The protected host of a lab."""
+
+    def __init__(self, lab: Lab) -> None:
+        self.lab = lab
+        self.host = lab.hosts["host"]
+        self.started: list[subprocess.Popen[str]] = []
+
+    def path(self, inside: str | Path) -> Path:
+        """A file of the host, as seen from outside; links in it are not for the outside."""
+        return self.host.root / str(inside).lstrip("/")
+
+    def run(
+        self,
+        *argv: str,
+        on: str = "host",
+        timeout: float = 60,
+        env: Mapping[str, str] | None = None,
+    ) -> Done:
+        """Run a command to its end."""
+        words = ["env", *(f"{k}={v}" for k, v in (env or {}).items()), *argv]
+        return subprocess.run(
+            self.lab.hosts[on].command(words),
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+            stdin=subprocess.DEVNULL,
+        )
+
+    def output(self, *argv: str, on: str = "host", timeout: float = 60) -> str:
+        """What a command prints; its failure is the test's."""
+        done = self.run(*argv, on=on, timeout=timeout)
+        assert done.returncode == 0, f"{argv}: {done.returncode}\n{done.stdout}{done.stderr}"
+        return done.stdout
+
+    def spawn(self, *argv: str, on: str = "host") -> subprocess.Popen[str]:
+        """Start a command; `close` ends it. Its first line on standard output says it is ready."""
+        process = subprocess.Popen(
+            self.lab.hosts[on].command(argv),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            bufsize=1,
+        )
+        self.started.append(process)
+        return process
+
+    def stream(self, *argv: str) -> subprocess.Popen[bytes]:
+        """Start a command whose output is bytes; it ends by itself."""
+        return subprocess.Popen(self.host.command(argv), stdout=subprocess.PIPE)
+
+    def script(self, name: str, *arguments: str, on: str = "host") -> subprocess.Popen[str]:
+        """Start a script beside this file."""
+        return self.spawn("python", "-I", str(HERE / name), *arguments, on=on)
+
+    def close(self) -> None:
+        """End what `spawn` has started."""
+        for process in self.started:
+            end(process)
+        self.started.clear()
+
+    def configure(self, text: str = "") -> None:
+        """What the next `up` reads, beside the lab's Tor network."""
+        merged = NETWORK + text if "[tor]" not in text else text.replace("[tor]\n", NETWORK)
+        self.path(CONFIG).write_text(merged)
+
+    def onionward(
+        self, *argv: str, timeout: float = 60, env: Mapping[str, str] | None = None
+    ) -> Done:
+        """Run onionward with the configuration of `configure`."""
+        config = ("--config", str(CONFIG))
+        return self.run("onionward", *argv[:1], *config, *argv[1:], timeout=timeout, env=env)
+
+    def up(self, *argv: str) -> Done:
+        done = self.onionward("up", *argv)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done
+
+    def down(self, *argv: str) -> Done:
+        done = self.onionward("down", *argv)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done
+
+    def status(self) -> dict[str, Any]:
+        done = self.onionward("status", "--json")
+        assert done.returncode == 0, done.stdout + done.stderr
+        report: dict[str, Any] = json.loads(done.stdout)
+        return report
+
+    def journal(self) -> dict[str, Any]:
+        document: dict[str, Any] = json.loads(self.path(JOURNAL).read_text())
+        return document
+
+    def tor_pid(self) -> int:
+        pid = self.status()["tor_pid"]
+        assert isinstance(pid, int)
+        return pid
+
+    def snapshot(self) -> dict[str, Any]:
+        """Everything that must be again as it was; see lifecycle_snapshot.py."""
+        text = self.output("python", "-I", str(HERE / "lifecycle_snapshot.py"))
+        found: dict[str, Any] = json.loads(text)
+        return found
+
+    def tables(self) -> str:
+        return self.output("nft", "list", "tables")
+
+
+def end(process: subprocess.Popen[str]) -> None:
+    """End a process that was started here, and wait for it."""
+    process.terminate()
+    try:
+        process.wait(5)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+    for stream in (process.stdin, process.stdout):
+        if stream is not None:
+            stream.close()
+
+
+def inside_pid(process: subprocess.Popen[str]) -> int:
+    """The command that nsenter runs, as the machine outside sees it; signals go to this one."""
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    until("nsenter has forked", lambda: bool(children.read_text().split()))
+    return int(children.read_text().split()[0])
+
+
+def difference(before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
+    """What two snapshots do not have in common, one thing per line."""
+    lines = []
+    for kind in sorted(before.keys() | after.keys()):
+        one, other = before.get(kind, {}), after.get(kind, {})
+        lines += [
+            f"{kind} {name}: {one.get(name)!r} -> {other.get(name)!r}"
+            for name in sorted(one.keys() | other.keys())
+            if one.get(name) != other.get(name)
+        ]
+    return "\n".join(lines)
+
+
+def run_in(host: Host, argv: Sequence[str]) -> Done:
+    """Run a command in a host's network, on the machine's own files."""
+    return subprocess.run(
+        host.network_command(argv), capture_output=True, text=True, timeout=20, check=False
+    )
+
+
+@contextmanager
+def exactly_back(machine: Machine) -> Iterator[None]:
+    """Whatever happens inside, the machine is afterwards as it was before."""
+    before = machine.snapshot()
+    yield
+    assert difference(before, machine.snapshot()) == ""
+
+
+@contextmanager
+def open_machine(lab: Lab) -> Iterator[Machine]:
+    """The lab's host, off; and off again, whatever a test has done to it."""
+    machine = Machine(lab)
+    machine.configure()
+    try:
+        yield machine
+    finally:
+        machine.close()
+        machine.onionward("down", "--force")
+        machine.path(CONFIG).unlink()
+        assert "onionward" not in machine.tables()
