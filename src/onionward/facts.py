@@ -155,15 +155,15 @@ def parse_links(entries: list[Mapping[str, Any]]) -> tuple[Link, ...]:
     for entry in entries:
         if "ifname" not in entry or "LOOPBACK" in entry.get("flags", ()):
             continue
-        interfaces = [
-            ipaddress.ip_interface(f"{a.get('local')}/{a['prefixlen']}")
-            for a in entry.get("addr_info", ())
-            if a.get("local")
-        ]
-        networks = tuple(
-            i.network for i in interfaces if i.network.prefixlen >= _BROADEST_LINK[i.version]
+        assigned = [a for a in entry.get("addr_info", ()) if a.get("local")]
+        addresses = tuple(ipaddress.ip_address(a["local"]) for a in assigned)
+        # on a point-to-point link `address` is the peer's, and the prefix belongs to it
+        attached = (
+            ipaddress.ip_network(f"{a.get('address', a['local'])}/{a['prefixlen']}", strict=False)
+            for a in assigned
         )
-        links.append(Link(entry["ifname"], tuple(i.ip for i in interfaces), networks))
+        networks = tuple(n for n in attached if n.prefixlen >= _BROADEST_LINK[n.version])
+        links.append(Link(entry["ifname"], addresses, networks))
     return tuple(links)
 
 

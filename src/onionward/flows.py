@@ -42,7 +42,8 @@ def parse_flows(text: str) -> tuple[Flow, ...]:
 
 def _endpoint(text: str) -> tuple[Address, int]:
     address, _, port = text.rpartition(":")
-    address = address.strip("[]").split("%")[0].replace("*", "0.0.0.0")  # noqa: S104  # ss's word
+    # an address with a scope is printed as [fe80::1]%eth0
+    address = address.split("%")[0].strip("[]").replace("*", "0.0.0.0")  # noqa: S104  # ss's word
     parsed = ipaddress.ip_address(address)
     mapped = parsed.ipv4_mapped if isinstance(parsed, ipaddress.IPv6Address) else None
     return mapped or parsed, 0 if port == "*" else int(port)

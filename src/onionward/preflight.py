@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -145,17 +146,28 @@ def ssh_peer(environment: Mapping[str, str], ancestors: Iterator[Path]) -> str |
         ancestors: environ files of the parent processes, nearest first.
 
     """
-    if connection := environment.get("SSH_CONNECTION"):
-        return connection.split()[0]
+    if found := _first_address(environment.get("SSH_CONNECTION", "")):
+        return found
     for path in ancestors:
         try:
             raw = path.read_bytes()
         except OSError:
             continue
-        for entry in raw.split(b"\0"):
-            if entry.startswith(b"SSH_CONNECTION="):
-                return entry.partition(b"=")[2].decode().split()[0]
+        for entry in raw.decode(errors="replace").split("\0"):
+            name, _, value = entry.partition("=")
+            if name == "SSH_CONNECTION" and (found := _first_address(value)):
+                return found
     return None
+
+
+def _first_address(connection: str) -> str | None:
+    """The peer's address in a value of SSH_CONNECTION, which anybody can have set."""
+    word = connection.split(maxsplit=1)[0] if connection.strip() else ""
+    try:
+        ipaddress.ip_address(word.split("%")[0])
+    except ValueError:
+        return None
+    return word
 
 
 def ancestor_environments(proc: Path, pid: int) -> Iterator[Path]:
@@ -163,7 +175,7 @@ def ancestor_environments(proc: Path, pid: int) -> Iterator[Path]:
     while pid > 1:
         yield proc / str(pid) / "environ"
         try:
-            stat = (proc / str(pid) / "stat").read_text()
+            stat = (proc / str(pid) / "stat").read_text(errors="replace")
         except OSError:
             return
         pid = int(stat.rpartition(")")[2].split()[1])
