@@ -34,6 +34,7 @@ _SECTIONS = {
     ],
     "firewall": ["backend"],
 }
+_AUTO: VirtualNetworks = "auto"
 _LIKELY = (
     st.sampled_from(["tor", "link", "auto", "10.0.0.0/8", "fd00::/8", "::/0", "10.0.0.1/8", ""])
     | st.lists(st.sampled_from(["10.0.0.0/9", "127.0.0.0/8", "ff00::/8", "x", "fd5a:7011::/64"]))
@@ -101,7 +102,7 @@ def networks(
 def configs(draw: st.DrawFn) -> Config:
     """Valid configurations."""
     virtual: VirtualNetworks = draw(
-        st.just("auto")
+        st.just(_AUTO)
         | st.lists(
             st.sampled_from(["10.192.0.0/10", "172.16.0.0/12", "127.128.0.0/9"]), max_size=1
         ).map(lambda names: tuple(map(ipaddress.ip_network, names)))

@@ -1,0 +1,121 @@
+"""Connections as ss(8) prints them, and which of them are cut."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from onionward import flows
+from onionward.errors import CommandError, StepError
+from onionward.flows import Spared, parse_flows, parse_ports
+from tests.support import ScriptedSystem, addr, flow, net, policy
+
+# as ss of iproute2 6.1 prints them
+LISTENING = """\
+LISTEN 0      128      0.0.0.0%veth0:24    0.0.0.0:*
+LISTEN 0      4096     127.0.0.53%lo:53    0.0.0.0:*
+LISTEN 1      128    [fe80::9]%veth0:22       [::]:*
+LISTEN 1      128                  *:23          *:*
+LISTEN 0      511               [::]:80       [::]:*
+
+LISTEN 0      128            0.0.0.0:8443  0.0.0.0:*
+"""
+ESTABLISHED = """\
+0      0               192.0.2.2:22        198.51.100.7:57640
+0      0         [fe80::9]%veth0:22           [fe80::a]:55972
+0      0      [::ffff:192.0.2.2]:23  [::ffff:192.0.2.9]:57641
+0      36          [2001:db8::2]:80       [2001:db8::7]:40000
+
+"""
+
+
+def test_listening_ports() -> None:
+    assert parse_ports(LISTENING) == {24, 53, 22, 23, 80, 8443}
+    assert parse_ports("") == frozenset()
+
+
+def test_established_flows() -> None:
+    assert parse_flows(ESTABLISHED) == (
+        flow("198.51.100.7", 57640, "192.0.2.2", 22),
+        flow("fe80::a", 55972, "fe80::9", 22),
+        flow("192.0.2.9", 57641, "192.0.2.2", 23),
+        flow("2001:db8::7", 40000, "2001:db8::2", 80),
+    )
+    assert parse_flows("") == ()
+
+
+def test_what_is_open_inbound_is_what_something_listens_for() -> None:
+    system = ScriptedSystem(
+        {
+            "ss -Hltn": "LISTEN 0 128 0.0.0.0:22 0.0.0.0:*",
+            "ss -Htn state established": "0 0 192.0.2.2:22 192.0.2.9:5\n0 0 192.0.2.2:6 1.2.3.4:22",
+        }
+    )
+    assert flows.open_inbound(system) == (flow("192.0.2.9", 5, "192.0.2.2", 22),)
+
+
+def test_only_admitted_flows_from_outside_survive() -> None:
+    admitted = flow("192.0.2.9", 5, "192.0.2.2", 22)
+    candidates = [
+        admitted,
+        flow("127.0.0.1", 5, "127.0.0.1", 22),
+        flow("::1", 5, "::1", 22),
+        flow("192.0.2.2", 5, "192.0.2.2", 22),
+        flow("198.51.100.7", 5, "192.0.2.2", 22),
+    ]
+    own = [addr("192.0.2.2")]
+    assert flows.surviving(policy(), candidates, own) == (admitted,)
+    everybody = policy('[host]\ninbound = "all"')
+    assert flows.surviving(everybody, candidates, own) == (admitted, candidates[-1])
+    nobody = policy('[host]\ninbound = "none"')
+    assert flows.surviving(nobody, candidates, own) == ()
+
+
+def test_the_expression_names_everything_that_is_spared() -> None:
+    spared = Spared(
+        own=(addr("192.0.2.2"), addr("2001:db8::2")),
+        bypass=(net("10.0.0.0/8"), net("2001:db8:5::/48")),
+        inbound=(flow("192.0.2.9", 5, "192.0.2.2", 22), flow("fe80::a", 6, "fe80::9", 23)),
+    )
+    assert spared.expression() == (
+        "not ( dst 127.0.0.0/8 or dst [::1] or dst 192.0.2.2 or dst [2001:db8::2] "
+        "or dst 10.0.0.0/8 or dst [2001:db8:5::/48] "
+        "or ( dst 192.0.2.9:5 and src 192.0.2.2:22 ) "
+        "or ( dst [fe80::a]:6 and src [fe80::9]:23 ) )"
+    )
+    assert Spared((), (), ()).expression() == "not ( dst 127.0.0.0/8 or dst [::1] )"
+
+
+def test_cutting_asks_ss_to_kill_all_others() -> None:
+    spared = Spared((addr("192.0.2.2"),), (), ())
+    system = ScriptedSystem({"ss -K": ""})
+    flows.cut_sockets(system, spared)
+    assert system.asked == [f"ss -K -Htn state connected {spared.expression()}"]
+    assert len(system.effects) == 1
+
+
+def test_sockets_that_cannot_be_cut_are_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(flows, "_PATIENCE", 0.0)
+    left = 'ESTAB 0 0 192.0.2.2:4 198.51.100.7:80 users:(("wget",pid=7,fd=3))'
+    system = ScriptedSystem({"ss -K": "", "ss -Htnp": left + "\nTIME-WAIT 0 0 a b\n"})
+    with pytest.raises(StepError, match=r"1 connections .*wget.*"):
+        flows.cut_redirected(system, Spared((), (), ()))
+
+
+def test_cutting_waits_until_nothing_sends_any_more() -> None:
+    answers = iter(["FIN-WAIT-1 0 0 a b", "LAST-ACK 0 9 a b", "TIME-WAIT 0 0 a b"])
+    system = ScriptedSystem({"ss -K": "", "ss -Htnp": lambda _stdin: next(answers)})
+    flows.cut_redirected(system, Spared((), (), ()))
+    assert next(answers, None) is None
+    assert any(re.search(r"-K -Hun .*dport = :53", words) for words in system.asked)
+
+
+def test_forgetting_nothing_is_no_failure() -> None:
+    nothing = CommandError(["conntrack"], 2, "conntrack v1.4.7: 0 flow entries have been deleted.")
+    system = ScriptedSystem({"conntrack -D": nothing})
+    flows.forget_redirected(system, 7)
+    assert [words.split()[3] for words in system.asked] == ["ipv4", "ipv6"]
+    broken = ScriptedSystem({"conntrack -D": CommandError(["conntrack"], 2, "not permitted")})
+    with pytest.raises(CommandError):
+        flows.forget_resolver_flows(broken)

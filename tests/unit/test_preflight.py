@@ -1,0 +1,185 @@
+"""What is found out before anything is touched."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from onionward.config import Config, parse
+from onionward.facts import Account, Facts, Link
+from onionward.preflight import ancestor_environments, problems, ssh_peer, warnings
+from tests.support import ETH0, FACTS, addr, net
+
+
+def test_a_good_machine_has_no_problem() -> None:
+    assert problems(Config(), FACTS, {}) == ()
+    assert warnings(Config(), FACTS) == ()
+
+
+def account(name: str, uid: int) -> Account:
+    return Account(name, uid, uid, Path("/"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "config", "expected"),
+    [
+        ({"effective_uid": 1000}, "", "this needs root"),
+        ({"nft_version": None}, "", "nft is missing; install it: apt install nftables"),
+        ({"nft_version": (1, 0, 5)}, "", "nft is version 1.0.5; 1.0.6 is the oldest that works"),
+        ({"nft_version": (0, 9, 8)}, "", "nft is version 0.9.8"),
+        ({"nft_version": ()}, "", "nft is version unknown"),
+        ({"tor_path": None}, "", "tor is missing; install it: apt install tor"),
+        ({"missing_tools": ("ss",)}, "", "ss is missing; install it: apt install iproute2"),
+        ({"missing_tools": ("ip",)}, "", "apt install iproute2"),
+        ({"missing_tools": ("conntrack",)}, "", "apt install conntrack"),
+        ({"tor_account": account("root", 0)}, "[tor]\nuser='root'", "o.toml:2: tor.user: root is"),
+        ({"tor_account": account("toor", 0)}, "[tor]\nuser='toor'", "toor is root"),
+        ({"tor_account": None}, "[tor]\nuser='root'", "root is root"),
+        (
+            {"tor_account": account("debian-tor", 102)},
+            "[tor]\nuser='debian-tor'",
+            "o.toml:2: tor.user: debian-tor belongs to the system's own tor",
+        ),
+        ({"tor_account": None}, "[tor]\nuser='_tor'", "_tor belongs to the system's own tor"),
+        ({"tor_account": None}, "\n[tor]\nuser='x'", "o.toml:3: tor.user: there is no account x"),
+        (
+            {"account_processes": (7, 8, 9, 10, 11, 12)},
+            "",
+            "account onionward-tor is in use (process 7, 8, 9, 10, 11)",
+        ),
+        (
+            {"links": (ETH0, Link("wlan0", (addr("10.200.0.2"),), (net("10.200.0.0/16"),)))},
+            "[tor]\nvirtual_networks = ['10.192.0.0/10']",
+            "o.toml:2: tor.virtual_networks: 10.192.0.0/10 overlaps 10.200.0.0/16 "
+            "(10.200.0.0 to 10.200.255.255) of interface wlan0",
+        ),
+        (
+            {"links": (Link("wg0", (addr("fd5a:7011::2"),), (net("fd5a:7011::/64"),)),)},
+            "",
+            "tor.virtual_networks: fd5a:7011::/32 overlaps fd5a:7011::/64",
+        ),
+    ],
+)
+def test_a_problem(changes: dict[str, Any], config: str, expected: str) -> None:
+    facts: Facts = replace(FACTS, **changes)
+    found = problems(parse(config, "o.toml"), facts, {})
+    assert len(found) == 1, found
+    assert expected in found[0]
+
+
+def test_an_account_that_will_be_created_is_no_problem() -> None:
+    assert problems(Config(), replace(FACTS, tor_account=None), {}) == ()
+
+
+@pytest.mark.parametrize("version", [(1, 0, 6), (1, 0, 6, 1), (1, 1), (2,)])
+def test_nft_versions_that_work(version: tuple[int, ...]) -> None:
+    assert problems(Config(), replace(FACTS, nft_version=version), {}) == ()
+
+
+@pytest.mark.parametrize(
+    ("listeners", "expected"),
+    [
+        ({"tcp:9040": "(nginx)"}, ["o.toml:2: tor.trans_port: tcp port 9040 is taken already by"]),
+        ({"udp:941": "(named)"}, ["o.toml:1: tor.dns_port: udp port 941 is taken already by"]),
+        ({"udp:9040": "x", "tcp:941": "x"}, []),
+        ({"tcp:9040": "x", "udp:941": "y"}, ["o.toml:2: tor.trans_port", "o.toml:1: tor.dns_port"]),
+    ],
+)
+def test_taken_ports(listeners: Mapping[str, str], expected: list[str]) -> None:
+    found = problems(parse("[tor]\ntrans_port = 9040", "o.toml"), FACTS, listeners)
+    assert len(found) == len(expected)
+    assert all(words.startswith(start) for words, start in zip(found, expected, strict=True))
+
+
+def test_all_problems_at_once() -> None:
+    broken = replace(
+        FACTS, effective_uid=1, nft_version=None, tor_path=None, missing_tools=("ip", "ss")
+    )
+    assert len(problems(Config(), broken, {"tcp:940": "x"})) == 6
+
+
+@pytest.mark.parametrize(
+    ("changes", "config", "expected"),
+    [
+        ({"cgroup_mount": None}, "", "no version 2 control groups"),
+        ({"ipv6": False}, "", "IPv6 is off on loopback"),
+        ({}, "[tor]\ntrans_port = 9040", "port 9040 can be opened by every account"),
+        ({"privileged_ports_below": 0}, "", "port 940 and 941 can be opened by every account"),
+        ({"privileged_ports_below": 941}, "", "port 941 can be opened"),
+    ],
+)
+def test_a_warning(changes: dict[str, Any], config: str, expected: str) -> None:
+    facts: Facts = replace(FACTS, **changes)
+    found = warnings(parse(config, "o.toml"), facts)
+    assert len(found) == 1, found
+    assert expected in found[0]
+
+
+class FakeProc:
+    """A /proc with processes in a row, the nearest first."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def add(self, pid: int, parent: int, environ: bytes | None, name: bytes = b"x") -> None:
+        folder = self.path / str(pid)
+        folder.mkdir()
+        (folder / "stat").write_bytes(b"%d (%b) S %d 1 1 0" % (pid, name, parent))
+        if environ is not None:
+            (folder / "environ").write_bytes(environ)
+
+
+@pytest.fixture
+def proc(tmp_path: Path) -> FakeProc:
+    return FakeProc(tmp_path)
+
+
+def peer(proc: FakeProc, environment: Mapping[str, str] | None = None) -> str | None:
+    return ssh_peer(environment or {}, ancestor_environments(proc.path, 40))
+
+
+def test_the_environment_of_this_process_comes_first(proc: FakeProc) -> None:
+    proc.add(40, 1, b"SSH_CONNECTION=192.0.2.8 1 192.0.2.2 22\0")
+    assert peer(proc, {"SSH_CONNECTION": "192.0.2.9 5 192.0.2.2 22"}) == "192.0.2.9"
+
+
+def test_behind_sudo_an_ancestor_knows(proc: FakeProc) -> None:
+    proc.add(40, 30, b"PATH=/bin\0SUDO_USER=a\0", name=b"python3")
+    proc.add(30, 20, None, name=b"su) S 99 (do")
+    proc.add(20, 1, b"A=b\0SSH_CONNECTION=fe80::7%eth0 5 fe80::2%eth0 22\0Z=\0")
+    assert peer(proc) == "fe80::7%eth0"
+
+
+def test_without_ssh_nobody_knows(proc: FakeProc) -> None:
+    proc.add(40, 20, b"XSSH_CONNECTION=192.0.2.9 5 192.0.2.2 22\0")
+    proc.add(20, 1, b"")
+    assert peer(proc) is None
+
+
+def test_the_first_process_is_not_asked(proc: FakeProc) -> None:
+    proc.add(40, 1, b"")
+    proc.add(1, 0, b"SSH_CONNECTION=192.0.2.9 5 192.0.2.2 22\0")
+    assert peer(proc) is None
+
+
+def test_an_ancestor_that_has_ended(proc: FakeProc) -> None:
+    proc.add(40, 30, b"")
+    assert peer(proc) is None
+
+
+@pytest.mark.parametrize("value", [b"", b"  ", b"\xff\xfe 5", b"nonsense"])
+def test_a_value_that_is_no_address_is_passed_over(proc: FakeProc, value: bytes) -> None:
+    proc.add(40, 20, b"SSH_CONNECTION=" + value + b"\0")
+    proc.add(20, 1, b"SSH_CONNECTION=192.0.2.9 5 192.0.2.2 22\0")
+    assert peer(proc) == "192.0.2.9"
+    assert peer(proc, {"SSH_CONNECTION": value.decode(errors="surrogateescape")}) == "192.0.2.9"
+
+
+def test_an_ancestor_may_have_any_name(proc: FakeProc) -> None:
+    proc.add(40, 20, b"", name=b"\xff\xfe")
+    proc.add(20, 1, b"SSH_CONNECTION=192.0.2.9 5 192.0.2.2 22\0")
+    assert peer(proc) == "192.0.2.9"
