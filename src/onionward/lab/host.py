@@ -58,7 +58,8 @@ class Host:
         # nsenter forks to enter a pid namespace and does not pass signals on
         return [
             *("nsenter", "--target", str(self.pid)),
-            *("--mount", "--net", "--uts", "--ipc", "--pid", "--"),
+            # the root too: it may be a chroot
+            *("--root", "--mount", "--net", "--uts", "--ipc", "--pid", "--"),
             *("setpriv", "--pdeathsig", "TERM", "--"),
             *account,
             *("env", f"PATH={Path(sys.executable).parent}:{search}"),

@@ -141,6 +141,9 @@ def _redirect_chain(policy: Policy) -> Chain:
             *_kept_outgoing("return"),
             f"ip daddr {policy.virtual4} meta l4proto tcp {to_tor}",
             f"ip6 daddr {policy.virtual6} meta l4proto tcp {to_tor}",
+            # a socket for such an address is tied to its device and cannot be turned to loopback:
+            # refused at once further on, instead of being dropped as the last word
+            "ip6 daddr fe80::/10 return",
             # before every exemption: resolvers on loopback, on the link and in bypassed networks
             f"udp dport 53 {redirect} :{policy.dns_port}",
             "fib daddr type { local, broadcast, multicast, anycast } return",
