@@ -40,7 +40,7 @@ def test_merged_networks_hold_the_same_addresses_and_do_not_overlap(
     assert addresses(merged, version) == addresses(networks, version)
     assert all(n.version == version for n in merged)
     assert sum(n.num_addresses for n in merged) == len(addresses(networks, version))
-    assert all(one[-1] < other[0] for one, other in pairwise(merged))
+    assert all(int(one[-1]) < int(other[0]) for one, other in pairwise(merged))
     assert of_version(merged, version) == merged
 
 

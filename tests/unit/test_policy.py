@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -125,5 +126,5 @@ def test_it_describes_itself() -> None:
         ({"kept": (flow("192.0.2.9", 5, "192.0.2.2", 22),)}, "from 192.0.2.9 port 5"),
     ],
 )
-def test_it_describes_what_is_different(changes: dict[str, object], expected: str) -> None:
+def test_it_describes_what_is_different(changes: dict[str, Any], expected: str) -> None:
     assert expected in policy(**changes).describe()

@@ -13,9 +13,10 @@ from onionward.networks import Network, of_version
 from onionward.paths import Paths
 from onionward.policy import Flow, Policy
 from onionward.render import nftables
-from onionward.render.nftables import MARK_REDIRECTED, Ruleset, block, remove, route
+from onionward.render.nftables import MARK_REDIRECTED, Ruleset, block, route
 from onionward.render.resolver import resolv_conf
 from onionward.render.torrc import torrc
+from onionward.tables import remove
 from tests.support import flow, policy
 from tests.unit.test_networks import NETWORKS
 
