@@ -115,8 +115,9 @@ def counters(held: str) -> dict[str, int]:
 
 def watched_devices(held: str) -> tuple[str, ...]:
     """Interfaces that the egress chain is hooked to; nft's JSON does not name them."""
+    # one is printed as `device "eth0"`, several as `devices = { eth0, wlan0 }`
     found = re.search(r"hook egress devices? (?:= )?(.+?) priority", held)
-    return tuple(sorted(re.findall(r'"([^"]+)"', found[1]))) if found else ()
+    return tuple(sorted(re.findall(r'[^\s{},"]+', found[1]))) if found else ()
 
 
 def _objects(system: System) -> list[Mapping[str, Any]]:
