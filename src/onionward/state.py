@@ -9,7 +9,7 @@ import os
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from onionward.errors import JournalError, LockedError
 from onionward.paths import Paths
@@ -53,22 +53,37 @@ def load(paths: Paths) -> Journal | None:
 
     """
     try:
-        text = paths.journal.read_text()
+        raw = paths.journal.read_bytes()
     except FileNotFoundError:
         return None
     try:
-        document = json.loads(text)
+        document = json.loads(raw.decode())
         if document.pop("version") != VERSION:
             raise JournalError(
                 f"{paths.journal} was written by another version of onionward",
                 "use that version's `onionward down`",
             )
-        return Journal(**document)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        return _checked(Journal(**document))
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise JournalError(
             f"{paths.journal} is damaged: {error}",
             "`onionward down --force` removes what can be recognised without it",
         ) from error
+
+
+def _checked(journal: Journal) -> Journal:
+    """The journal itself when its fields are what they should be, else a TypeError."""
+    texts = (journal.instance, journal.digest, journal.config, journal.torrc)
+    if (
+        journal.state not in get_args(State)
+        or not isinstance(journal.since, int | float)
+        or not isinstance(journal.stamp, int)
+        or not all(isinstance(text, str) for text in texts)
+        or not isinstance(journal.undo, dict)
+        or not all(isinstance(undo, dict) for undo in journal.undo.values())
+    ):
+        raise TypeError("a field is not what it should be")
+    return journal
 
 
 def save(system: System, paths: Paths, journal: Journal) -> Journal:

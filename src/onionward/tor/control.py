@@ -43,6 +43,13 @@ class Phase:
         return f"{self.percent} %: {self.summary}{trouble}"
 
 
+def _unquoted(text: str) -> str:
+    """A QuotedString of the control protocol, or a bare word, as plain text."""
+    if not text.startswith('"'):
+        return text
+    return re.sub(r"\\(.)", r"\1", text[1:-1])
+
+
 def parse_phase(text: str) -> Phase:
     """A `status/bootstrap-phase` value.
 
@@ -57,8 +64,8 @@ def parse_phase(text: str) -> Phase:
         raise TorError(f"tor's bootstrap phase is not understood: {text!r}") from None
     return Phase(
         percent,
-        pairs.get("SUMMARY", "").strip('"'),
-        pairs.get("WARNING", "").strip('"'),
+        _unquoted(pairs.get("SUMMARY", "")),
+        _unquoted(pairs.get("WARNING", "")),
         pairs.get("REASON", ""),
     )
 
