@@ -19,7 +19,7 @@ from typing import IO, Any
 from onionward.config.values import TorConfig
 from onionward.facts import cgroup_mount
 from onionward.lab import Host, Lab
-from onionward.leaks.model import Attempt, Needs, Place, Targets, Vector
+from onionward.leaks.model import FIRST_NUMBER, Attempt, Needs, Place, Targets, Vector
 from onionward.leaks.themes.flows import NOBODY4
 from onionward.leaks.vectors import CATALOGUE, number_of
 from onionward.leaks.wire import Capture, Exempt, Packet, Witness
@@ -69,7 +69,7 @@ class Trace:
         return tuple(
             (moment, changes[index + 1][0])
             for index, (moment, words) in enumerate(changes[:-1])
-            if words.startswith("nft -f")
+            if words.startswith("nft --file")
         )
 
     def blocked_by(self) -> float:
@@ -153,6 +153,8 @@ class Bench:
 
     """
 
+    _CONFIG = "/run/onionward-lab/leaks.toml"
+
     def __init__(self, lab: Lab, directory: Path) -> None:
         self.lab = lab
         self.host = lab.hosts["host"]
@@ -160,17 +162,25 @@ class Bench:
         self.targets = lab_targets(lab)
         self.exempt = Exempt(relays=lab.relays, networks6=("2001:db8::/64",))
         self.witness = Witness(lab.host_link, directory, namespace=self.internet.pid)
+        self.configure()
         self.peer = Peer(lab, self.targets)
         self.run("ip", "route", "replace", "blackhole", NOBODY4, host=self.internet)
 
     def end(self) -> None:
         """Leave the lab as it was."""
+        self.onionward("down")
         self.peer.end()
         self.run("ip", "route", "delete", "blackhole", NOBODY4, host=self.internet)
 
+    def configure(self, text: str = "") -> None:
+        """Write the configuration that `onionward` is run with."""
+        base = (self.host.root / "etc/onionward/onionward.toml").read_text()
+        (self.host.root / self._CONFIG.lstrip("/")).write_text(f"{base}\n{text}")
+
     def onionward(self, *arguments: str, succeeds: bool = True) -> Trace:
         """Run the program inside the host."""
-        argv = self.host.command(["onionward", "--verbose", *arguments])
+        program = ["onionward", "--verbose", "--config", self._CONFIG]
+        argv = self.host.command([*program, *arguments])
         done = subprocess.run(argv, capture_output=True, text=True, timeout=_SECONDS, check=False)
         words = done.stderr + done.stdout
         assert not succeeds or done.returncode == 0, words
@@ -188,8 +198,14 @@ class Bench:
         assert done.returncode == 0, f"{argv}: {done.stderr}"
         return done.stdout
 
+    def status(self, *argv: str, user: str) -> int:
+        """Exit status of a command of an account of the host."""
+        command = self.host.command(argv, user=user)
+        return subprocess.run(command, capture_output=True, timeout=20, check=False).returncode
+
     def try_vectors(self, names: Iterable[str], label: str) -> Trial:
         """Try vectors that need no preparation, watched."""
+        self._free_ports()
         outcomes: dict[str, str] = {}
         with self.witness.watch(label) as capture:
             for group in _groups(names):
@@ -210,6 +226,7 @@ class Bench:
             between: what happens; it returns the moment from which packets count.
 
         """
+        self._free_ports()
         outcomes: dict[str, str] = {}
         with contextlib.ExitStack() as stack:
             capture = stack.enter_context(self.witness.watch(label))
@@ -227,6 +244,11 @@ class Bench:
             for probe in running:
                 outcomes |= probe.finish()
         return Trial(capture, self.targets, self.exempt, outcomes, since)
+
+    def _free_ports(self) -> None:
+        """End what earlier trials left on the same ports, orphans and TIME_WAIT included."""
+        ports = f"( sport >= :{FIRST_NUMBER} and sport < :{FIRST_NUMBER + len(CATALOGUE)} )"
+        self.run("ss", "-K", "-Htn", "state", "connected", ports)
 
     def _from_wire(self, names: Sequence[str]) -> dict[str, str]:
         served = [name for name in names if CATALOGUE[name].serve]
@@ -263,15 +285,23 @@ class Bench:
         accounts = (self.host.root / "etc/passwd").read_text().splitlines()
         return any(line.startswith(f"{name}:") for line in accounts)
 
-    def tor_group(self) -> str | None:
-        """The control group of the host's tor, as the host sees it; None while there is none."""
-        root = self.host.root
-        mount = cgroup_mount((root / "proc/1/mountinfo").read_text())
-        for entry in (root / "proc").iterdir():
+    def tor_pids(self) -> list[str]:
+        """The tor processes of the host, by the host's own numbers."""
+        found = []
+        for entry in (self.host.root / "proc").iterdir():
             with contextlib.suppress(OSError):
                 if entry.name.isdecimal() and (entry / "comm").read_text() == "tor\n":
-                    group = (entry / "cgroup").read_text().split("0::/")[-1].strip()
-                    return f"{mount}/{group}" if mount and group else None
+                    found.append(entry.name)
+        return found
+
+    def tor_group(self) -> str | None:
+        """The control group of the host's tor, as the host sees it; None while there is none."""
+        processes = self.host.root / "proc"
+        mount = cgroup_mount((processes / "1/mountinfo").read_text())
+        for pid in self.tor_pids():
+            group = (processes / pid / "cgroup").read_text().split("0::/")[-1].strip()
+            if mount and group:
+                return f"{mount}/{group}"
         return None
 
 

@@ -31,6 +31,8 @@ _REFUSALS = frozenset(
         errno.ECONNABORTED,
         errno.EHOSTUNREACH,
         errno.ENETUNREACH,
+        errno.ENOTCONN,
+        errno.ENOBUFS,  # the egress hook has dropped the frame
         errno.ETIMEDOUT,
     }
 )

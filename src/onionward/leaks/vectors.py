@@ -17,6 +17,7 @@ from onionward.leaks.themes import (
     names,
     plain,
     raw,
+    stacked,
 )
 
 
@@ -41,6 +42,7 @@ CATALOGUE: Mapping[str, Vector] = catalogue(
         *device.VECTORS,
         *raw.VECTORS,
         *link.VECTORS,
+        *stacked.VECTORS,
         *inbound.VECTORS,
         *forward.VECTORS,
         *identity.VECTORS,

@@ -98,7 +98,7 @@ def _fill(sock: socket.socket, attempt: Attempt) -> None:
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 65536)
     sock.settimeout(0)
     letter = attempt.payload * 1000
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 20
     while time.monotonic() < deadline:
         if not select.select([], [sock], [], 0.2)[1]:
             return

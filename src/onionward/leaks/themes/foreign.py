@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import socket
-
 from onionward.leaks.model import Account, Attempt, Needs, Probe, Vector
-from onionward.leaks.tools import SEES_TCP, SEES_UDP, ask, bound, foreign_table, tcp, udp
+from onionward.leaks.tools import SEES_TCP, SEES_UDP, ask, bound, foreign_table, sysctl, tcp, udp
 
 
 def _with(family: str, rules: str, inside: Probe) -> Probe:
@@ -22,6 +20,16 @@ def _with(family: str, rules: str, inside: Probe) -> Probe:
     return probe
 
 
+def _localnet(inside: Probe) -> Probe:
+    """Let 127.0.0.0/8 be routed, as container engines do for their published ports."""
+
+    def probe(attempt: Attempt) -> None:
+        with sysctl(f"net/ipv4/conf/{attempt.targets.device}/route_localnet", "1"):
+            inside(attempt)
+
+    return probe
+
+
 def _dnat(priority: int, *, to: str = "{stranger4}", match: str = "tcp sport {n}") -> str:
     family = "ip6" if "6" in to else "ip"
     return (
@@ -30,11 +38,9 @@ def _dnat(priority: int, *, to: str = "{stranger4}", match: str = "tcp sport {n}
     )
 
 
-def _to_self(attempt: Attempt) -> None:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        sock.bind(("", attempt.number))
-        sock.sendto(attempt.payload, ("127.0.0.1", 4433))
+def _to_self(address: str) -> Probe:
+    """A datagram that stays on this machine, or should."""
+    return udp(address, 4433)
 
 
 _UDP = "udp sport {n}"
@@ -46,6 +52,14 @@ _NOTRACK = (
 _COPY = (
     "chain c { type filter hook output priority 150; policy accept;"
     ' udp sport {n} dup to {stranger4} device "{device}"; }'
+)
+_COPY_IN = (
+    "chain c { type filter hook prerouting priority 150; policy accept;"
+    ' udp sport {n} dup to {stranger4} device "{device}"; }'
+)
+_COPY6 = (
+    "chain c { type filter hook output priority 150; policy accept;"
+    ' udp sport {n} dup to {stranger6} device "{device}"; }'
 )
 _SNAT = (
     "chain c { type nat hook postrouting priority 100; policy accept;"
@@ -68,11 +82,11 @@ _ROWS: tuple[tuple[str, str, str, Probe], ...] = (
     ("dnat-dns-bound", "the same, socket tied to the uplink", SEES_UDP,
      _with("inet", _dnat(-150, match=_UDP), ask("dns4", 53, bound))),
     ("dnat-loopback", "somebody's DNAT of 127.0.0.1 to a host far away", SEES_TCP,
-     _with("inet", _dnat(-150), tcp("127.0.0.1", 4433))),
+     _localnet(_with("inet", _dnat(-150), tcp("127.0.0.1", 4433)))),
     ("dnat-loopback-late", "the same after the filter", SEES_TCP,
-     _with("inet", _dnat(50), tcp("127.0.0.1", 4433))),
+     _localnet(_with("inet", _dnat(50), tcp("127.0.0.1", 4433)))),
     ("dnat-loopback-udp", "the same with UDP", SEES_UDP,
-     _with("inet", _dnat(50, match=_UDP), _to_self)),
+     _localnet(_with("inet", _dnat(50, match=_UDP), _to_self("127.0.0.1")))),
     ("accept", "somebody accepts everything first", SEES_UDP,
      _with("inet", _ACCEPT, udp("web4", 4433))),
     ("accept-tcp", "somebody accepts everything first, TCP", SEES_TCP,
@@ -85,7 +99,10 @@ _ROWS: tuple[tuple[str, str, str, Probe], ...] = (
     ("snat", "somebody rewrites the source", SEES_UDP,
      _with("inet", _SNAT, udp("web4", 4433))),
     ("dup", "somebody's rule copies loopback packets to a host far away", SEES_UDP,
-     _with("ip", _COPY, _to_self)),
+     _with("ip", _COPY, _to_self("127.0.0.1"))),
+    ("dup-inbound", "the same as they arrive", SEES_UDP,
+     _with("ip", _COPY_IN, _to_self("127.0.0.1"))),
+    ("dup6", "the same over IPv6", SEES_UDP, _with("ip6", _COPY6, _to_self("::1"))),
 )  # fmt: skip
 
 VECTORS: tuple[Vector, ...] = (

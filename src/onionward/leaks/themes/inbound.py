@@ -170,6 +170,38 @@ def _serve_short_fragments(_attempt: Attempt) -> Iterator[None]:
         select.select([], [], [], 1.6)
 
 
+def _serve_forwarding(_attempt: Attempt) -> Iterator[None]:
+    with sysctl("net/ipv4/ip_forward", "1"), sysctl("net/ipv6/conf/all/forwarding", "1"):
+        yield
+
+
+def _hop(who: str, whom: str, *, ttl: int = 64) -> Build:
+    """A datagram for somebody else that the host would have to route."""
+
+    def build(attempt: Attempt) -> bytes:
+        source, target = _ends(attempt, who, whom)
+        body = packets.udp(source, target, attempt.number, 4433, attempt.payload)
+        if ":" in target:
+            return packets.ip6(source, target, packets.UDP, body, hops=ttl)
+        return packets.ip4(source, target, packets.UDP, body, ttl=ttl)
+
+    return build
+
+
+def _router_advert(attempt: Attempt) -> bytes:
+    """A router announces a prefix for three seconds: the host takes an address and says so."""
+    source = attempt.targets.router6
+    prefix = socket.inet_pton(socket.AF_INET6, "2001:db8:5::")
+    option = struct.pack("!BBBBIII16s", 3, 4, 64, 0xC0, 3, 3, 0, prefix)
+    body = packets.icmp6(source, "ff02::1", 134, 0, 64 << 24, bytes(8) + option)
+    return packets.ip6(source, "ff02::1", packets.ICMP6, body, hops=255)
+
+
+def _serve_a_while(_attempt: Attempt) -> Iterator[None]:
+    yield
+    select.select([], [], [], 1.2)
+
+
 def _serve_groups(attempt: Attempt) -> Iterator[None]:
     index = socket.if_nametoindex(attempt.targets.device)
     with (
@@ -250,6 +282,23 @@ _ROWS: tuple[_Row, ...] = (
     ("igmp-query", "L1", "the router asks for IPv4 groups", "igmp", _igmp_query, _serve_groups),
     ("mld-query", "L1", "the router asks for IPv6 groups",
      "ip6[6] = 0 and (ip6[48] = 143 or ip6[48] = 131)", _mld_query, _serve_groups),
+    ("router-advert", "L1", "a router's advertisement: a new address, whose group is reported",
+     "ip6[6] = 0 and ip6[48] = 143 and ip6[72] = 255", _router_advert, _serve_a_while),
+    ("relay", "K1", "a forged SYN/ACK of a Tor relay", _ANSWERS_TCP,
+     segment(_SYN_ACK, 0, who="relay"), None),
+    ("hop-udp4", "F1", "a packet for somebody else, forwarding on", "udp and src port {n}",
+     _hop("stranger4", "198.18.99.9"), _serve_forwarding),
+    ("hop-udp6", "F1", "the same over IPv6", "udp and src port {n}",
+     _hop("stranger6", "2001:db8:99::9"), _serve_forwarding),
+    ("hop-ttl", "F1", "the complaint about a packet for somebody else that died here",
+     "icmp[0] = 11 and icmp[28:2] = {n}", _hop("stranger4", "198.18.99.9", ttl=1),
+     _serve_forwarding),
+    ("hop-ttl6", "F1", "the same over IPv6", "icmp6 and ip6[40] = 3 and ip6[88:2] = {n}",
+     _hop("stranger6", "2001:db8:99::9", ttl=1), _serve_forwarding),
+    ("hop-redirect", "F1", "the advice to take another way (ICMP redirect)",
+     "icmp[0] = 5 and icmp[28:2] = {n}", _hop("neighbour4", "198.18.99.9"), _serve_forwarding),
+    ("hop-bounce", "F1", "a neighbour's packet for another host of the link",
+     "udp and src port {n}", _hop("neighbour4", "gateway4"), _serve_forwarding),
     ("localnet", "K2", "TCP to 127.0.0.1 from the wire (route_localnet=1)",
      "src host 127.0.0.1 and " + _ANSWERS_TCP,
      segment(_SYN, 0, whom="127.0.0.1"), _serve_local),

@@ -1,4 +1,4 @@
-"""Below IP: frames, groups, second hardware addresses, devices stacked on the uplink."""
+"""Below IP: frames that programs put on the wire themselves."""
 
 from __future__ import annotations
 
@@ -6,10 +6,6 @@ import ctypes
 import mmap
 import socket
 import struct
-import tempfile
-import time
-from collections.abc import Callable
-from pathlib import Path
 
 from onionward.leaks import packets
 from onionward.leaks.model import Account, Attempt, Probe, Vector
@@ -19,18 +15,12 @@ from onionward.leaks.tools import (
     SOL_PACKET,
     Build,
     bound,
-    device,
-    foreign_table,
     frame,
-    ip_batch,
     owned_by,
-    run,
     send_frame,
-    sysctl,
 )
 
 _EVERYBODY = "ff:ff:ff:ff:ff:ff"
-_SECONDS_OF_KERNEL = 1.3
 
 
 def ip_datagram(attempt: Attempt, to: str = "stranger4") -> bytes:
@@ -84,13 +74,14 @@ def _dhcp_unicast(attempt: Attempt) -> bytes:
     )
 
 
-def _dhcp_of_another(attempt: Attempt) -> None:
-    with (
-        owned_by(attempt.targets.user_account),
-        socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0) as sock,
-    ):
-        sock.bind((attempt.targets.device, 0))
-        sock.send(_dhcp(attempt))
+def _unprivileged(build: Build) -> Probe:
+    """A frame of an ordinary account, whose program has been given CAP_NET_RAW."""
+
+    def probe(attempt: Attempt) -> None:
+        with owned_by(attempt.targets.user_account):
+            send_frame(build(attempt), attempt.targets.device)
+
+    return probe
 
 
 def _dhcp_socket_of_another(attempt: Attempt) -> None:
@@ -145,159 +136,6 @@ def _ring(attempt: Attempt) -> None:
             sock.send(b"")
 
 
-def _groups(join: Callable[[socket.socket, int], None], family: int) -> Probe:
-    """The kernel reports groups by itself once an application joins one."""
-
-    def probe(attempt: Attempt) -> None:
-        with socket.socket(family, socket.SOCK_DGRAM) as sock:
-            join(sock, socket.if_nametoindex(attempt.targets.device))
-            time.sleep(_SECONDS_OF_KERNEL)
-
-    return probe
-
-
-def _join4(sock: socket.socket, index: int) -> None:
-    group = socket.inet_aton("239.77.7.7")
-    request = struct.pack("=4s4si", group, b"", index)
-    sock.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, request)
-
-
-def _join6(sock: socket.socket, index: int) -> None:
-    group = socket.inet_pton(socket.AF_INET6, "ff05::7:7")
-    sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_JOIN_GROUP, group + struct.pack("=i", index))
-
-
-def _macvlan_up(attempt: Attempt) -> None:
-    """A second hardware address comes up: the kernel looks for routers and reports groups."""
-    name = attempt.device
-    uplink = attempt.targets.device
-    with device(
-        name,
-        f"link add {name} link {uplink} address {attempt.hardware} type macvlan mode bridge",
-        f"link set {name} up",
-    ):
-        time.sleep(_SECONDS_OF_KERNEL)
-
-
-def _macvlan_sends(attempt: Attempt) -> None:
-    name = attempt.device
-    with device(
-        name,
-        f"link add {name} link {attempt.targets.device} address {attempt.hardware} type macvlan",
-        f"link set {name} up",
-    ):
-        inner = ip_datagram(attempt)
-        send_frame(
-            packets.ethernet(attempt.hardware, attempt.targets.far_mac, packets.ETH_IP4, inner),
-            name,
-        )
-
-
-def _macvtap_sends(attempt: Attempt) -> None:
-    """As a virtual machine sends: through the character device of a macvtap."""
-    name = attempt.device
-    with device(
-        name,
-        f"link add {name} link {attempt.targets.device} address {attempt.hardware} type macvtap",
-        f"link set {name} up",
-    ):
-        inner = ip_datagram(attempt)
-        data = packets.ethernet(attempt.hardware, attempt.targets.far_mac, packets.ETH_IP4, inner)
-        node = Path(f"/sys/class/net/{name}/macvtap").iterdir()
-        number = next(node).joinpath("dev").read_text().strip()
-        major, minor = number.split(":")
-        tap = Path(tempfile.mkdtemp()) / name
-        run("mknod", str(tap), "c", major, minor)
-        try:
-            with tap.open("wb", buffering=0) as file:
-                file.write(bytes(10) + data)
-        finally:
-            tap.unlink()
-            tap.parent.rmdir()
-
-
-def _bridge_member(attempt: Attempt) -> None:
-    """The uplink and somebody's device are ports of one bridge."""
-    name, inside, outside = attempt.device, f"{attempt.device}i", f"{attempt.device}o"
-    with device(
-        name,
-        f"link add {name} type bridge",
-        f"link add {inside} address {attempt.hardware} type veth peer name {outside}",
-        f"link set {outside} master {name}",
-        *(f"link set {link} up" for link in (name, inside, outside)),
-        f"link set {attempt.targets.device} master {name}",
-    ):
-        try:
-            inner = ip_datagram(attempt)
-            data = packets.ethernet(
-                attempt.hardware, attempt.targets.far_mac, packets.ETH_IP4, inner
-            )
-            send_frame(data, inside)
-        finally:
-            ip_batch(f"link set {attempt.targets.device} nomaster", f"link delete {inside}")
-
-
-def _spanning_tree(attempt: Attempt) -> None:
-    name = attempt.device
-    with device(
-        name,
-        f"link add {name} address {attempt.hardware} type bridge stp_state 1 hello_time 100",
-        f"link set {name} up",
-        f"link set {attempt.targets.device} master {name}",
-    ):
-        time.sleep(_SECONDS_OF_KERNEL)
-        run("ip", "link", "set", attempt.targets.device, "nomaster")
-
-
-def _new_address(attempt: Attempt) -> None:
-    address = f"2001:db8:0:0:aaaa::{attempt.number:x}/64"
-    run("ip", "address", "add", address, "dev", attempt.targets.device)
-    try:
-        time.sleep(_SECONDS_OF_KERNEL)
-    finally:
-        run("ip", "address", "delete", address, "dev", attempt.targets.device)
-
-
-def _becomes_router(attempt: Attempt) -> None:
-    name = f"net/ipv6/conf/{attempt.targets.device}/forwarding"
-    with sysctl(name, "1"):
-        time.sleep(_SECONDS_OF_KERNEL)
-
-
-def _mirrored(attempt: Attempt) -> None:
-    """Traffic control copies a loopback packet to the uplink."""
-    uplink = attempt.targets.device
-    match = ["u32", "match", "ip", "dport", str(attempt.number), "0xffff"]
-    action = ["action", "mirred", "egress", "mirror", "dev", uplink]
-    run("tc", "qdisc", "add", "dev", "lo", "clsact")
-    try:
-        where = ["dev", "lo", "egress", "protocol", "ip"]
-        run("tc", "filter", "add", *where, *match, *action)
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-            sock.sendto(attempt.payload, ("127.0.0.1", attempt.number))
-    finally:
-        run("tc", "qdisc", "delete", "dev", "lo", "clsact")
-
-
-def _duplicated(attempt: Attempt) -> None:
-    """Somebody's nftables rule copies a loopback packet to the uplink."""
-    rules = (
-        'chain c { type filter hook ingress device "lo" priority 0; policy accept;'
-        f' udp dport {attempt.number} dup to "{attempt.targets.device}"; }}'
-    )
-    with (
-        foreign_table("netdev", attempt.device, rules),
-        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock,
-    ):
-        sock.sendto(attempt.payload, ("127.0.0.1", attempt.number))
-
-
-def _sees_report(group: str) -> str:
-    """An MLDv2 report that names a group, by its last four bytes, in one of its first records."""
-    records = " or ".join(f"ip6[{72 + 20 * index}:4] = {group}" for index in range(4))
-    return f"ip6[6] = 0 and ip6[48] = 143 and ({records})"
-
-
 def _xdp(attempt: Attempt) -> None:
     transmit(attempt.targets.device, _routed("stranger4")(attempt))
 
@@ -328,9 +166,11 @@ _FRAMES: tuple[tuple[str, str, str, Probe], ...] = (
     ("experiment-bypass", "the same past the queues",
      "ether proto 0x88b5 and ether[14:2] = {n}", frame(_plain(0x88B5), bypass=True)),
     ("eapol", "as if it were 802.1X, to a host", "ether proto 0x888e and ether[14:2] = {n}",
-     frame(_plain(0x888E, to="02:00:00:00:00:77"))),
+     _unprivileged(_plain(0x888E, to="02:00:00:00:00:77"))),
     ("preauth", "as if it were 802.11 pre-authentication",
-     "ether proto 0x88c7 and ether[14:2] = {n}", frame(_plain(0x88C7))),
+     "ether proto 0x88c7 and ether[14:2] = {n}", _unprivileged(_plain(0x88C7))),
+    ("lacp", "as if it were link aggregation", "ether proto 0x8809 and ether[14:2] = {n}",
+     _unprivileged(_plain(0x8809, to="02:00:00:00:00:77"))),
     ("rarp", "reverse ARP", "ether proto 0x8035 and ether[14:2] = {n}", frame(_plain(0x8035))),
     ("loop", "loopback test frames", "ether proto 0x9000 and ether[14:2] = {n}",
      frame(_plain(0x9000))),
@@ -341,33 +181,9 @@ _FRAMES: tuple[tuple[str, str, str, Probe], ...] = (
     ("other-mac", "from a hardware address that is not the host's",
      "ether src 02:00:00:00:00:99 and ether[14:2] = {n}",
      frame(_plain(0x88B6, source="02:00:00:00:00:99"))),
-    ("arp-stuffed", "ARP with a letter inside", "arp and greater 400", frame(_arp_stuffed)),
+    ("arp-stuffed", "ARP with a letter inside", "arp and greater 400", _unprivileged(_arp_stuffed)),
     ("dhcp-stranger", "as if it were DHCP, to a host far away",
      "udp and src port 68 and udp[8:2] = {n}", frame(_dhcp_unicast)),
-)  # fmt: skip
-
-_OTHERS: tuple[tuple[str, str, str, str, Probe], ...] = (
-    ("dhcp.other-frame", "L2", "a DHCP-shaped frame by an account that is no DHCP client",
-     "udp and src port 68 and udp[253:2] = {n}", _dhcp_of_another),
-    ("dhcp.other-socket", "L1", "DHCP-shaped UDP by an ordinary account",
-     "udp and src port 68 and udp[8:2] = {n}", _dhcp_socket_of_another),
-    ("group.igmp", "L1", "joining an IPv4 group (IGMP)", "igmp",
-     _groups(_join4, socket.AF_INET)),
-    ("group.mld", "L1", "joining an IPv6 group (MLD)",
-     _sees_report("0x00070007"), _groups(_join6, socket.AF_INET6)),
-    ("group.new-address", "L1", "a new IPv6 address: the kernel reports its group",
-     _sees_report("4278190080 + {n}"), _new_address),
-    ("group.router", "L1", "forwarding switched on: the kernel joins the routers' groups",
-     _sees_report("2"), _becomes_router),
-    ("stacked.macvlan-kernel", "L2", "a macvlan comes up: groups, routers",
-     "ether src {hardware} and ip6 and not (ip6[6] = 58 and ip6[40] = 135)", _macvlan_up),
-    ("stacked.macvlan", "L2", "a macvlan sends", SEES_UDP, _macvlan_sends),
-    ("stacked.macvtap", "L2", "a virtual machine on a macvtap sends", SEES_UDP, _macvtap_sends),
-    ("stacked.bridge", "L2", "a bridged machine sends", SEES_UDP, _bridge_member),
-    ("stacked.stp", "L2", "a bridge speaks spanning tree through the uplink", "stp",
-     _spanning_tree),
-    ("copy.dup-netdev", "X5", "somebody's rule copies loopback traffic to the uplink",
-     "udp and dst port {n}", _duplicated),
 )  # fmt: skip
 
 VECTORS: tuple[Vector, ...] = (
@@ -375,18 +191,21 @@ VECTORS: tuple[Vector, ...] = (
         Vector(f"frame.{name}", "L2", f"a frame by AF_PACKET: {title}", sees, probe, Account.ROOT)
         for name, title, sees, probe in _FRAMES
     ),
-    *(
-        Vector(name, family, title, sees, probe, Account.ROOT)
-        for name, family, title, sees, probe in _OTHERS
+    Vector(
+        "dhcp.other-frame",
+        "L2",
+        "a DHCP-shaped frame by an account that is no DHCP client",
+        "udp and src port 68 and udp[253:2] = {n}",
+        _unprivileged(_dhcp),
+        Account.ROOT,
     ),
     Vector(
-        "copy.mirrored",
-        "L3",
-        "traffic control copies loopback traffic to the uplink",
-        "udp and dst port {n}",
-        _mirrored,
+        "dhcp.other-socket",
+        "L1",
+        "DHCP-shaped UDP by an ordinary account",
+        "udp and src port 68 and udp[8:2] = {n}",
+        _dhcp_socket_of_another,
         Account.ROOT,
-        limit=True,
     ),
     Vector("frame.xdp", "L3", "a frame by AF_XDP", SEES_UDP, _xdp, Account.ROOT, limit=True),
 )

@@ -1,0 +1,109 @@
+"""Flows that are open when protection begins, and flows through Tor that are open when it ends.
+
+    internet ── host0 (witness, peer) ── eth0 host (flows)
+
+Prepared in one state, provoked in the next. What counts is what leaves after the first rules were
+certainly in force, or, on the way down, in clear at all.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pytest
+
+from onionward.lab import Lab
+from onionward.leaks.model import Needs, Place
+from onionward.leaks.vectors import CATALOGUE
+from tests.lab.leak_bench import Bench, Trial, chosen
+
+BEFORE = chosen(lambda v: v.prepared)
+# connections to the peer that can also be opened through Tor
+THROUGH_TOR = chosen(
+    lambda v: (
+        v.prepared
+        and v.family == "P1"
+        and v.place is Place.HOST
+        and v.needs is Needs.NOTHING
+        and v.id not in {"before.unanswered", "before.called"}
+    )
+)
+
+
+@dataclass(frozen=True)
+class Trials:
+    """The captures of this file."""
+
+    off: Trial
+    activated: Trial
+    reloaded: Trial
+    removed: Trial
+
+
+@pytest.fixture(scope="module")
+def trials(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trials]:
+    bench = Bench(lab, tmp_path_factory.mktemp("flows"))
+
+    def activate() -> float:
+        return bench.onionward("up").blocked_by()
+
+    def reload() -> float:
+        before = time.time()
+        bench.onionward("up")
+        return before
+
+    def remove() -> float:
+        before = time.time()
+        bench.onionward("down")
+        return before
+
+    try:
+        off = bench.try_prepared(BEFORE, "off", time.time)
+        activated = bench.try_prepared(BEFORE, "activated", activate)
+        reloaded = bench.try_prepared(THROUGH_TOR, "reloaded", reload)
+        removed = bench.try_prepared(THROUGH_TOR, "removed", remove)
+        yield Trials(off, activated, reloaded, removed)
+    finally:
+        bench.end()
+
+
+@pytest.mark.parametrize("name", BEFORE)
+def test_the_witness_sees_it_with_protection_off(trials: Trials, name: str) -> None:
+    assert trials.off.seen(name), trials.off.outcomes[name]
+
+
+@pytest.mark.parametrize("name", BEFORE)
+def test_a_flow_from_before_is_silent_once_blocked(trials: Trials, name: str) -> None:
+    outcome = trials.activated.outcomes[name]
+    assert not outcome.startswith("broken"), outcome
+    assert trials.activated.seen(name) == ()
+
+
+def test_nothing_escapes_once_blocked(trials: Trials) -> None:
+    assert trials.activated.escaped() == ()
+
+
+@pytest.mark.parametrize("name", THROUGH_TOR)
+def test_a_flow_through_tor_stays_there_when_rules_are_loaded_again(
+    trials: Trials, name: str
+) -> None:
+    outcome = trials.reloaded.outcomes[name]
+    assert not outcome.startswith("broken"), outcome
+    assert trials.reloaded.seen(name) == ()
+
+
+def test_nothing_escapes_while_rules_are_loaded_again(trials: Trials) -> None:
+    assert trials.reloaded.escaped() == ()
+
+
+@pytest.mark.parametrize("name", THROUGH_TOR)
+def test_a_flow_through_tor_does_not_go_on_in_clear_after_down(trials: Trials, name: str) -> None:
+    outcome = trials.removed.outcomes[name]
+    assert not outcome.startswith("broken"), outcome
+    assert trials.removed.seen(name) == ()
+
+
+def test_vectors_are_what_they_say() -> None:
+    assert {CATALOGUE[name].family for name in BEFORE} == {"P1", "P2", "P3", "X2"}
