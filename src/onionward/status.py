@@ -60,25 +60,34 @@ def gather(system: System, paths: Paths) -> Status:
         return _without_journal(system, pids)
     held = backend.read(system)
     problems = []
-    now: Literal["blocked", "routed", "open"] = journal.state
+    now: Literal["blocked", "routed", "open"] = (
+        "open" if held is None else backend.held_state(held) or journal.state
+    )
     if held is None:
-        now = "open"
         problems.append(
             "NOT PROTECTED: the rules are gone (a reboot, or another program removed them); "
             "`onionward up` puts them back, `onionward down` restores the rest"
         )
-    elif journal.digest and backend.digest(held) != journal.digest:
-        problems.append(
-            "the rules are not the ones that were loaded: an interface is gone, or another "
-            "program changed them; `onionward up` puts them right"
-        )
+    else:
+        if now == "blocked" or now != journal.state:
+            problems.append(
+                "`onionward up` or `onionward down` has not finished: `onionward up` goes on, "
+                "`onionward down` puts everything back"
+            )
+        if now == journal.state and journal.digest and backend.digest(held) != journal.digest:
+            problems.append(
+                "the rules are not the ones that were loaded: an interface is gone, or another "
+                "program changed them; `onionward up` puts them right"
+            )
     if not pids and now != "open":
         now = "blocked"
         problems.append("tor is not running: traffic is blocked; `onionward up` starts it again")
     saved = journal.undo.get("resolver")
     resolves: Literal["tor", "changed", "untouched"] = "untouched"
-    if saved is not None:
-        resolves = "tor" if resolver.is_ours(paths.resolv_conf, saved) else "changed"
+    if saved is not None and resolver.is_ours(paths.resolv_conf, saved):
+        resolves = "tor"
+    elif saved is not None and not resolver.is_original(paths.resolv_conf, saved):
+        resolves = "changed"
     if resolves == "changed":
         problems.append(
             f"{paths.resolv_conf} was changed by another program; queries still go to Tor or fail; "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from onionward.errors import CommandError, RefusedError, VerifyError
 from onionward.system import System
@@ -96,6 +96,13 @@ def read(system: System) -> str | None:
         if "No such file or directory" in error.stderr:
             return None
         raise
+
+
+def held_state(held: str) -> Literal["blocked", "routed"] | None:
+    """The state whose rules these are, by the comment that each table carries."""
+    if '"onionward: routed"' in held:
+        return "routed"
+    return "blocked" if '"onionward: blocked"' in held else None
 
 
 def digest(held: str) -> str:

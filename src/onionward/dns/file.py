@@ -71,8 +71,22 @@ def replace(system: System, path: Path, saved: Saved) -> None:
 
 
 def is_ours(path: Path, saved: Saved) -> bool:
-    """Whether what is there now is what was put there."""
-    return not path.is_symlink() and path.exists() and _read(path) == saved["ours"]
+    """Whether what is there now is what was put there, if only in part when that was cut short."""
+    if path.is_symlink() or not path.exists():
+        return False
+    return _read(path) in (saved["ours"], _begun(saved["ours"], saved["content"]))
+
+
+def is_original(path: Path, saved: Saved) -> bool:
+    """Whether what was there at first is there now: not replaced yet, or restored already."""
+    match saved["kind"]:
+        case "absent":
+            return not _present(path)
+        case "content":
+            return path.exists() and _read(path) == saved["content"]
+        case _:
+            waiting = waiting_name(path)
+            return not _present(waiting) or _same_file(waiting, path)
 
 
 def restore(system: System, path: Path, saved: Saved) -> str:
@@ -99,18 +113,27 @@ def restore(system: System, path: Path, saved: Saved) -> str:
         else:
             note = f"{path} was changed by somebody else meanwhile and is left as it is"
             system.remove_file(waiting)
+    elif is_ours(path, saved):
+        note = f"{path} still points to Tor: somebody has removed its original, {waiting}"
     if saved["immutable"] and not note and not system.is_immutable(path):
         system.set_immutable(path, immutable=True)
     return note
 
 
 def _restore_content(system: System, path: Path, saved: Saved) -> str:
-    if is_ours(path, saved):
+    now = _read(path)
+    half_restored = _begun(saved["content"], saved["ours"])
+    if now != saved["content"] and (is_ours(path, saved) or now == half_restored):
         _overwrite(system, path, saved["content"])
-        os.utime(path, ns=(saved["times"][0], saved["times"][1]))
-    elif _read(path) != saved["content"]:
+    elif now != saved["content"]:
         return f"{path} was changed by somebody else meanwhile and is left as it is"
+    os.utime(path, ns=(saved["times"][0], saved["times"][1]))
     return ""
+
+
+def _begun(new: str, old: str) -> str:
+    """A file in which `new` has been written over `old` and the rest not yet cut off."""
+    return _decoded(_encoded(new) + _encoded(old)[len(_encoded(new)) :])
 
 
 def _present(path: Path) -> bool:
@@ -125,7 +148,15 @@ def _same_file(one: Path, other: Path) -> bool:
 
 
 def _read(path: Path) -> str:
-    return path.read_bytes().decode("utf-8", "surrogateescape")
+    return _decoded(path.read_bytes())
+
+
+def _decoded(raw: bytes) -> str:
+    return raw.decode("utf-8", "surrogateescape")
+
+
+def _encoded(text: str) -> bytes:
+    return text.encode("utf-8", "surrogateescape")
 
 
 def _overwrite(system: System, path: Path, text: str) -> None:
