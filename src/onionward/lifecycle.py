@@ -404,7 +404,9 @@ def _undo_everything(
     attempts = _Attempts()
     cgroup = Path(undo["tor"]["cgroup"]) if undo.get("tor", {}).get("cgroup") else None
     attempts.take("stopping tor", lambda: tor_process.stop(system, paths, cgroup))
-    attempts.take("cutting redirected flows", lambda: _cut(system, undo))
+    if backend.any_table(system):
+        attempts.take("cutting redirected flows", lambda: _cut(system, undo))
+    # else nothing is redirected: a reboot, or an end before there were rules
     if attempts.failures and not force:
         raise StepError(
             f"{attempts.words()}\n  The machine is still closed: nothing leaves in clear.",
