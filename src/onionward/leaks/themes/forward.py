@@ -199,6 +199,7 @@ VECTORS: tuple[Vector, ...] = (
            _tunnelled, Account.ROOT),
     Vector("tunnel.vxlan4", "U1", "a tunnel of the kernel: outer packets", "udp and dst port {n}",
            _vxlan, Account.ROOT),
-    Vector("tunnel.vxlan6", "V6", "the same over IPv6", "udp and dst port {n}", _vxlan6,
+    Vector("tunnel.vxlan6", "V6", "a tunnel of the kernel over IPv6: outer packets",
+     "udp and dst port {n}", _vxlan6,
            Account.ROOT),
 )  # fmt: skip

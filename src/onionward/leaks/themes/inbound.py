@@ -238,7 +238,8 @@ _ROWS: tuple[_Row, ...] = (
     ("ack-open", "K1", "an ACK for an open service", _ANSWERS_TCP, segment(_ACK, 0),
      tcp_service("host4")),
     ("syn-ack", "K1", "a SYN/ACK that nobody asked for", _ANSWERS_TCP, segment(_SYN_ACK, 0), None),
-    ("syn-ack6", "K1", "the same over IPv6", _ANSWERS_TCP, segment(_SYN_ACK, 0, **_FROM6), None),
+    ("syn-ack6", "K1", "a SYN/ACK over IPv6 that nobody asked for",
+     _ANSWERS_TCP, segment(_SYN_ACK, 0, **_FROM6), None),
     ("fin", "K1", "a FIN for no connection", _ANSWERS_TCP, segment(packets.FIN, 0), None),
     ("closed-udp4", "K1", "UDP to a closed port", _ERROR4, datagram(0), None),
     ("closed-udp6", "K1", "UDP to a closed port, IPv6", _ERROR6, datagram(0, **_FROM6), None),
@@ -260,7 +261,7 @@ _ROWS: tuple[_Row, ...] = (
      "icmp6 and ip6[40] = 4 and ip6[88:2] = {n}", _protocol(packets.EXPERIMENT, **_FROM6), None),
     ("option6", "K1", "an IPv6 option that demands an error",
      "icmp6 and ip6[40] = 4 and ip6[94:2] = {n}", _bad_option6("host6"), None),
-    ("option6-group", "K1", "the same to every host of the link",
+    ("option6-group", "K1", "an IPv6 option that demands an error, to every host of the link",
      "icmp6 and ip6[40] = 4 and ip6[94:2] = {n}", _bad_option6("ff02::1"), None),
     ("fragment", "K1", "half a packet: the error comes later",
      "icmp[0] = 11 and icmp[28:2] = {n}", _half_a_packet, _serve_short_fragments),
@@ -288,12 +289,13 @@ _ROWS: tuple[_Row, ...] = (
      segment(_SYN_ACK, 0, who="relay"), None),
     ("hop-udp4", "F1", "a packet for somebody else, forwarding on", "udp and src port {n}",
      _hop("stranger4", "198.18.99.9"), _serve_forwarding),
-    ("hop-udp6", "F1", "the same over IPv6", "udp and src port {n}",
+    ("hop-udp6", "F1", "an IPv6 packet for somebody else, forwarding on", "udp and src port {n}",
      _hop("stranger6", "2001:db8:99::9"), _serve_forwarding),
     ("hop-ttl", "F1", "the complaint about a packet for somebody else that died here",
      "icmp[0] = 11 and icmp[28:2] = {n}", _hop("stranger4", "198.18.99.9", ttl=1),
      _serve_forwarding),
-    ("hop-ttl6", "F1", "the same over IPv6", "icmp6 and ip6[40] = 3 and ip6[88:2] = {n}",
+    ("hop-ttl6", "F1", "the complaint about an IPv6 packet for somebody else that died here",
+     "icmp6 and ip6[40] = 3 and ip6[88:2] = {n}",
      _hop("stranger6", "2001:db8:99::9", ttl=1), _serve_forwarding),
     ("hop-redirect", "F1", "the advice to take another way (ICMP redirect)",
      "icmp[0] = 5 and icmp[28:2] = {n}", _hop("neighbour4", "198.18.99.9"), _serve_forwarding),
@@ -302,7 +304,8 @@ _ROWS: tuple[_Row, ...] = (
     ("localnet", "K2", "TCP to 127.0.0.1 from the wire (route_localnet=1)",
      "src host 127.0.0.1 and " + _ANSWERS_TCP,
      segment(_SYN, 0, whom="127.0.0.1"), _serve_local),
-    ("localnet-lan", "K2", "the same from a neighbour", "src host 127.0.0.1 and " + _ANSWERS_TCP,
+    ("localnet-lan", "K2", "TCP to 127.0.0.1 from a neighbour (route_localnet=1)",
+     "src host 127.0.0.1 and " + _ANSWERS_TCP,
      segment(_SYN, 0, who="neighbour4", whom="127.0.0.1"), _serve_local),
     ("weak-syn-ack", "K3", "SYN/ACK for another interface's address (CVE-2019-14899)",
      f"src host {_SECOND4} and {_ANSWERS_TCP}",
@@ -310,7 +313,8 @@ _ROWS: tuple[_Row, ...] = (
     ("weak-syn", "K3", "SYN for another interface's address",
      f"src host {_SECOND4} and {_ANSWERS_TCP}",
      segment(_SYN, 0, who="neighbour4", whom=_SECOND4), _serve_second),
-    ("weak-syn6", "K3", "the same over IPv6", f"src host {_SECOND6} and {_ANSWERS_TCP}",
+    ("weak-syn6", "K3", "SYN over IPv6 for another interface's address",
+     f"src host {_SECOND6} and {_ANSWERS_TCP}",
      segment(_SYN, 0, who="neighbour6", whom=_SECOND6), _serve_second),
     ("weak-ping", "K3", "ping of another interface's address",
      f"src host {_SECOND4} and icmp[4:2] = {{n}}",
@@ -318,6 +322,14 @@ _ROWS: tuple[_Row, ...] = (
 )  # fmt: skip
 
 VECTORS: tuple[Vector, ...] = tuple(
-    Vector(f"in.{name}", family, title, sees, from_wire(build), place=Place.WIRE, serve=serve)
+    Vector(
+        f"in.{name}",
+        family,
+        f"from the wire: {title}",
+        sees,
+        from_wire(build),
+        place=Place.WIRE,
+        serve=serve,
+    )
     for name, family, title, sees, build, serve in _ROWS
 )

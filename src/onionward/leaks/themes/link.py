@@ -143,10 +143,11 @@ def _xdp(attempt: Attempt) -> None:
 _VLAN = struct.pack("!HH", 7, packets.ETH_IP4)
 _FRAMES: tuple[tuple[str, str, str, Probe], ...] = (
     ("udp4", "a datagram in a frame", SEES_UDP, frame(_routed("stranger4"))),
-    ("udp6", "the same, IPv6", SEES_UDP, frame(_routed("stranger6"))),
+    ("udp6", "an IPv6 datagram in a frame", SEES_UDP, frame(_routed("stranger6"))),
     ("bypass4", "past the queues (QDISC_BYPASS)", SEES_UDP,
      frame(_routed("stranger4"), bypass=True)),
-    ("bypass6", "the same, IPv6", SEES_UDP, frame(_routed("stranger6"), bypass=True)),
+    ("bypass6", "IPv6 past the queues (QDISC_BYPASS)",
+     SEES_UDP, frame(_routed("stranger6"), bypass=True)),
     ("cooked", "without a link header", SEES_UDP, _cooked),
     ("old", "through SOCK_PACKET", SEES_UDP, _sock_packet),
     ("ring", "through a shared ring", SEES_UDP, _ring),
@@ -163,7 +164,7 @@ _FRAMES: tuple[tuple[str, str, str, Probe], ...] = (
      frame(_plain(0x88CC, to="01:80:c2:00:00:0e"))),
     ("experiment", "an ethertype nobody uses", "ether proto 0x88b5 and ether[14:2] = {n}",
      frame(_plain(0x88B5))),
-    ("experiment-bypass", "the same past the queues",
+    ("experiment-bypass", "an ethertype nobody uses, past the queues",
      "ether proto 0x88b5 and ether[14:2] = {n}", frame(_plain(0x88B5), bypass=True)),
     ("eapol", "as if it were 802.1X, to a host", "ether proto 0x888e and ether[14:2] = {n}",
      _unprivileged(_plain(0x888E, to="02:00:00:00:00:77"))),
