@@ -127,10 +127,27 @@ class Machine:
         document: dict[str, Any] = json.loads(self.path(JOURNAL).read_text())
         return document
 
-    def tor_pid(self) -> int:
-        pid = self.status()["tor_pid"]
-        assert isinstance(pid, int)
-        return pid
+    def tor_pids(self) -> list[int]:
+        """Every tor of the host, as the host numbers them."""
+        found = []
+        for entry in self.path("/proc").iterdir():
+            try:
+                if entry.name.isdecimal() and (entry / "comm").read_text() == "tor\n":
+                    found.append(int(entry.name))
+            except OSError:
+                continue  # it ended meanwhile
+        return found
+
+    def kill_tor(self) -> None:
+        """As the kernel does when memory is short; returns when it is gone."""
+
+        def gone() -> bool:
+            # one that is just going to the background becomes another process
+            for pid in self.tor_pids():
+                self.run("kill", "-KILL", str(pid))
+            return not self.tor_pids()
+
+        until("tor is gone", gone)
 
     def snapshot(self) -> dict[str, Any]:
         """Everything that must be again as it was; see lifecycle_snapshot.py."""

@@ -90,7 +90,8 @@ def _processes() -> dict[str, str]:
                 group = (entry / "cgroup").read_text()
             except OSError:
                 continue
-            found[entry.name] = f"{line} in {group}"
+            if line:  # the others have ended and wait to be noticed
+                found[entry.name] = f"{line} in {group}"
     return found
 
 
