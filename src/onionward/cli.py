@@ -153,6 +153,32 @@ def show(ctx: click.Context, config_path: str | None, what: str, state: str) -> 
     click.echo(preview.show(_system(ctx), config, PATHS, what, state), nl=False)
 
 
+@cli.command()
+@config_option
+@click.option("--user", help="Account (name or number) that sends it; default: you.")
+@click.argument("protocol")
+@click.argument("address")
+@click.argument("port", type=click.IntRange(0, 65535), required=False)
+@click.pass_context
+def explain(
+    ctx: click.Context,
+    config_path: str | None,
+    user: str | None,
+    protocol: str,
+    address: str,
+    port: int | None,
+) -> None:
+    """Say what happens to a packet while routed, and by which rule.
+
+    For example: onionward explain --user www-data udp 1.1.1.1 443
+    """
+    from onionward import preview
+
+    config = _load(ctx, config_path)
+    question = preview.Question(protocol.lower(), address, port, user)
+    click.echo(preview.explain(_system(ctx), config, question))
+
+
 @cli.group()
 def lab() -> None:
     """Build a private Tor network on this machine; no internet is needed."""
