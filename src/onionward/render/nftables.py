@@ -366,8 +366,10 @@ def _egress_chains(policy: Policy) -> tuple[Chain, ...]:
             f"type filter hook egress devices = {{ {devices} }} priority 0; policy drop;",
             (
                 f"meta mark {policy.stamp:#x} accept",
-                # ARP, 802.1X, 802.11 pre-authentication, link aggregation
-                "meta protocol { arp, 0x888e, 0x88c7, 0x8809 } jump link_layer",
+                # ARP as long as a padded Ethernet frame, which has no room for a letter
+                "meta protocol arp meta length <= 64 jump link_layer",
+                # 802.1X, 802.11 pre-authentication, link aggregation
+                "meta protocol { 0x888e, 0x88c7, 0x8809 } jump link_layer",
                 "ip daddr 255.255.255.255 udp sport 68 udp dport 67 "
                 "meta skuid @dhcp_accounts accept",
                 "counter name escaped",
