@@ -46,7 +46,9 @@ class Progress:
             from rich.progress import BarColumn, TextColumn
             from rich.progress import Progress as Bars
 
-            self._bar = Bars(TextColumn("tor"), BarColumn(), TextColumn("{task.description}"))
+            # tor's words hold addresses in brackets, which are no markup
+            words_column = TextColumn("{task.description}", markup=False)
+            self._bar = Bars(TextColumn("tor"), BarColumn(), words_column)
             self._task = self._bar.add_task("", total=100)
             self._bar.start()
         self._bar.update(self._task, completed=percent, description=words)
