@@ -10,11 +10,12 @@ block stays, because opening it is nobody's choice but the user's.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import ipaddress
 import os
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -126,7 +127,7 @@ def up(system: System, request: Request, paths: Paths, report: Reporter) -> Jour
     """
     if os.geteuid() != 0:
         validate(system, request.config, paths)
-    with state.locked(system, paths):
+    with _at_work(system, paths):
         previous = state.load(paths)
         facts, limits = validate(system, request.config, paths)
         for limit in limits:
@@ -134,6 +135,17 @@ def up(system: System, request: Request, paths: Paths, report: Reporter) -> Jour
         activation = _Activation(system, request, paths, report, facts, previous)
         activation.refuse_to_cut_ssh()
         return activation.run()
+
+
+@contextlib.contextmanager
+def _at_work(system: System, paths: Paths) -> Iterator[None]:
+    """Hold the lock; its directory goes when the machine is off, whatever has been refused."""
+    with state.locked(system, paths):
+        try:
+            yield
+        finally:
+            if not paths.journal.exists() and not tor_process.running(paths):
+                system.remove_tree(paths.runtime)
 
 
 class _Activation:
@@ -371,12 +383,11 @@ def down(system: System, paths: Paths, report: Reporter, *, force: bool = False)
         StepError: something could not be put back; the message says what.
 
     """
-    with state.locked(system, paths):
+    with _at_work(system, paths):
         journal = _journal_or_empty(paths, force=force)
         if journal is None:
             leftover = backend.any_table(system) or bool(tor_process.running(paths))
             if not leftover:
-                _remove_runtime(system, paths)
                 return False
             journal = _empty_journal()
         _undo_everything(system, paths, journal, report, force=force)
@@ -435,7 +446,6 @@ def _undo_everything(
             "mend the cause and repeat `onionward down`; the journal is kept for it",
         )
     system.remove_file(paths.journal)
-    _remove_runtime(system, paths)
 
 
 class _Attempts:
@@ -453,10 +463,6 @@ class _Attempts:
 
     def words(self) -> str:
         return "; ".join(self.failures)
-
-
-def _remove_runtime(system: System, paths: Paths) -> None:
-    system.remove_tree(paths.runtime)
 
 
 def _cut(system: System, undo: Mapping[str, Any]) -> None:
