@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
 
 import pytest
 
@@ -44,7 +43,7 @@ def test_the_check_sees_a_heavy_import() -> None:
     assert {"onionward.preview", "onionward.config.parse"} <= modules(["show", "policy"])
 
 
-def processor_seconds(argv: Sequence[str]) -> float:
+def processor_seconds(argv: tuple[str, ...]) -> float:
     """One cold start, the time in which others had the processor left out."""
     silent = [(os.POSIX_SPAWN_OPEN, number, os.devnull, os.O_WRONLY, 0) for number in (1, 2)]
     pid = os.posix_spawn(argv[0], argv, os.environ, file_actions=silent)
