@@ -95,8 +95,10 @@ def validate(system: System, config: Config, paths: Paths) -> tuple[Facts, tuple
     for ruleset in (render.block(policy), render.route(policy)):
         backend.check(system, ruleset)
     name = facts.tor_account.name if facts.tor_account else None
+    # not the real data, which may still belong to an account of old: `start` hands it over
+    elsewhere = replace(paths, state=paths.runtime / "unused")
     tor_process.verify_config(
-        system, torrc(policy, paths, account=name, network=config.network_lines)
+        system, torrc(policy, elsewhere, account=name, network=config.network_lines)
     )
     return facts, preflight.warnings(config, facts)
 
