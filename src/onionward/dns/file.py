@@ -16,6 +16,8 @@ from typing import TypedDict
 
 from onionward.system import System
 
+_MOUNTS = Path("/proc/self/mountinfo")
+
 
 class Saved(TypedDict):
     """How to put resolv.conf back; JSON in the journal.
@@ -49,11 +51,18 @@ def survey(system: System, path: Path, ours: str) -> Saved:
     elif path.exists():
         status = path.stat()
         saved["immutable"] = stat.S_ISREG(status.st_mode) and system.is_immutable(path)
-        saved["kind"] = "content" if os.path.ismount(path) else "renamed"
+        saved["kind"] = "content" if _is_mounted(path) else "renamed"
         if saved["kind"] == "content":
             saved["content"] = _read(path)
             saved["times"] = [status.st_atime_ns, status.st_mtime_ns]
     return saved
+
+
+def _is_mounted(path: Path) -> bool:
+    # ismount compares devices, which are the same for a mount from within one file system
+    place = os.fsencode(path.parent.resolve() / path.name).replace(b" ", b"\\040")
+    points = (line.split()[4] for line in _MOUNTS.read_bytes().splitlines())
+    return os.path.ismount(path) or place in points
 
 
 def replace(system: System, path: Path, saved: Saved) -> None:
