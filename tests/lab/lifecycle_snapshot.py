@@ -23,6 +23,7 @@ _ACCOUNTS = {
 _VOLATILE = {"/proc/sys/net/netfilter/nf_conntrack_count"}
 _UPPER = "/run/onionward-lab/overlay{}/upper"  # what a host has changed, see onionward.lab.host
 _TREES = (("/run", "/run"), ("/etc", _UPPER.format("/etc")), ("/var", _UPPER.format("/var")))
+_COPIED = "trusted.overlay.origin"
 _OWN_STATE = "/var/lib/onionward"  # the directory stays, with tor's data; nothing else does
 
 
@@ -58,7 +59,9 @@ def _files() -> dict[str, Any]:
                 continue
             if place == _OWN_STATE and "tor" in names:
                 names.remove("tor")
-            for name in [*names, *files]:
+            # a directory of the machine is copied when something in it changes
+            new = [n for n in names if _COPIED not in os.listxattr(f"{directory}/{n}")]
+            for name in [*new, *files]:
                 path = f"{place}/{name}"
                 if path not in _ACCOUNTS and path != _OWN_STATE:
                     try:
