@@ -245,11 +245,23 @@ def _require_root(command: str) -> None:
 
 
 def _interrupt_on_signals() -> None:
-    """Let a closed terminal or a polite kill undo what was begun, as Ctrl-C does."""
+    """Let a closed terminal or a polite kill undo what was begun, as Ctrl-C does.
+
+    Once: putting back is not to be interrupted again by an impatient user.
+    """
     import signal
 
+    # what nohup(1) has ignored stays so
+    numbers = [
+        number
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+        if signal.getsignal(number) is not signal.SIG_IGN
+    ]
+
     def interrupt(_number: int, _frame: object) -> None:
+        for number in numbers:
+            signal.signal(number, signal.SIG_IGN)
         raise KeyboardInterrupt
 
-    for number in (signal.SIGTERM, signal.SIGHUP):
+    for number in numbers:
         signal.signal(number, interrupt)
