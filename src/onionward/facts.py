@@ -202,14 +202,14 @@ def cgroup_mount(mountinfo: str) -> Path | None:
 
 def foreign_processes(uid: int) -> tuple[int, ...]:
     """Processes of an account that are not onionward's own tor."""
-    from onionward.tor.process import is_own
+    from onionward.tor.process import is_own, user_of
 
     found = []
     for entry in Path("/proc").iterdir():
         if not entry.name.isdecimal():
             continue
         try:
-            if entry.stat().st_uid == uid and not is_own(int(entry.name)):
+            if user_of(entry) == uid and not is_own(int(entry.name)):
                 found.append(int(entry.name))
         except OSError:
             continue  # it ended meanwhile

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -54,6 +55,12 @@ def _rights_and_tools(facts: Facts) -> Iterator[str]:
         yield _missing("tor")
     for tool in facts.missing_tools:
         yield _missing(tool)
+    for link in facts.links:
+        if not re.fullmatch(r"[\w.@-]+", link.name, re.ASCII):
+            yield (
+                f"interface {link.name!r} has a name that nft cannot be told; rename it: "
+                "ip link set dev … name …"
+            )
 
 
 def _missing(tool: str) -> str:

@@ -28,6 +28,14 @@ _FS_IOC_SETFLAGS = 0x40086602
 _FS_IMMUTABLE_FL = 0x00000010
 
 
+def temporary_name(path: Path) -> Path:
+    """Where `write_file` puts a file before it renames it.
+
+    Always the same, so that what a killed program left is found and removed.
+    """
+    return path.with_name(f".{path.name}.onionward-new")
+
+
 def find_tool(name: str) -> str | None:
     """Path of a system tool, looked up in the directories of a root login, or None."""
     import shutil
@@ -116,7 +124,7 @@ class System:
     ) -> None:
         """Replace a file's content atomically and durably (write, fsync, rename, fsync)."""
         self.effect(f"write {path}")
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.new")
+        temporary = temporary_name(path)
         try:
             descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
             with os.fdopen(descriptor, "w", encoding="utf-8", errors="surrogateescape") as file:

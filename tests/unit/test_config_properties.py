@@ -114,7 +114,10 @@ def configs(draw: st.DrawFn) -> Config:
         dns_port=draw(st.integers(30001, 65535)),
         bootstrap_timeout=draw(st.integers(5, 86400)),
     )
-    never = [*map(ipaddress.ip_network, ("224.0.0.0/3", "ff00::/8", "127.0.0.0/8")), *tor.virtual]
+    never = [
+        *map(ipaddress.ip_network, ("224.0.0.0/3", "ff00::/8", "127.0.0.0/8", "::1/128")),
+        *tor.virtual,
+    ]
     bypass = st.lists(networks(4, st.integers(1, 32)) | networks(6, st.integers(1, 128)))
     return Config(
         HostConfig(inbound=draw(st.sampled_from(["none", "bypass", "link", "all"]))),

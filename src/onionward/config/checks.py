@@ -13,6 +13,12 @@ from onionward.toml_lines import KeyPath
 # tor(1): VirtualAddrNetworkIPv4 and VirtualAddrNetworkIPv6 accept nothing longer
 _LONGEST_VIRTUAL = {4: 16, 6: 104}
 
+_PRIVATE = tuple(
+    ipaddress.IPv4Network(n)
+    for n in ("127.0.0.0/8", "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10")
+)
+_LOOPBACK = (ipaddress.ip_network("127.0.0.0/8"), ipaddress.ip_network("::1/128"))
+
 # Stands in for an entry that has been reported, so that the positions of the others hold; it is
 # recognised by identity.
 UNREADABLE = ipaddress.ip_network("192.0.2.0/32")
@@ -59,8 +65,8 @@ def _virtual_problems(networks: tuple[Network, ...]) -> Iterator[tuple[KeyPath, 
                 f"{network} holds the loopback addresses that programs use; "
                 "127.192.0.0/10 is outside them",
             )
-        if network.is_multicast or network.prefixlen < 8:
-            yield (*key, index), f"{network} is not a private range; use 127.192.0.0/10 or fd…/32"
+        if network.version == 4 and not any(map(network.subnet_of, _PRIVATE)):
+            yield (*key, index), f"{network} is not a private range; use 127.192.0.0/10"
         if network.version == 6 and network[0] not in ipaddress.ip_network("fc00::/7"):
             yield (*key, index), f"{network} is not a unique local network (fc00::/7)"
 
@@ -76,7 +82,7 @@ def _bypass_problems(config: Config) -> Iterator[tuple[KeyPath, str]]:
             network, ipaddress.ip_network("ff00::/8")
         ):
             yield key, f"{network} holds multicast or broadcast addresses, which never leave"
-        if overlapping(network, ipaddress.ip_network("127.0.0.0/8")) and not any(
+        if any(overlapping(network, loopback) for loopback in _LOOPBACK) and not any(
             overlapping(network, virtual) for virtual in virtuals
         ):
             yield key, f"{network} is loopback, which needs no bypass"

@@ -8,13 +8,14 @@ containers) is overwritten in place instead and its content kept in the journal.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import stat
 from pathlib import Path
 from typing import TypedDict
 
-from onionward.system import System
+from onionward.system import System, temporary_name
 
 _MOUNTS = Path("/proc/self/mountinfo")
 
@@ -58,21 +59,35 @@ def survey(system: System, path: Path, ours: str) -> Saved:
     return saved
 
 
+def recognise(path: Path, ours: str) -> Saved | None:
+    """What must have been done here, by what is left of it; None when there is no trace."""
+    waiting = waiting_name(path)
+    saved = Saved(kind="renamed", content="", immutable=False, times=[0, 0], ours=ours)
+    if _is_mounted(path) and waiting.is_file():
+        moment = waiting.stat().st_mtime_ns
+        return {**saved, "kind": "content", "content": _read(waiting), "times": [moment, moment]}
+    return saved if _present(waiting) or is_ours(path, saved) else None
+
+
 def _is_mounted(path: Path) -> bool:
-    # ismount compares devices, which are the same for a mount from within one file system
+    # os.path.ismount compares devices: the same for a mount from within one file system, and
+    # different for every file of an overlay
     place = os.fsencode(path.parent.resolve() / path.name).replace(b" ", b"\\040")
     points = (line.split()[4] for line in _MOUNTS.read_bytes().splitlines())
-    return os.path.ismount(path) or place in points
+    return place in points
 
 
 def replace(system: System, path: Path, saved: Saved) -> None:
     """Put our file in place of the surveyed one."""
     if saved["immutable"]:
         system.set_immutable(path, immutable=False)
+    waiting = waiting_name(path)
     if saved["kind"] == "content":
+        # the journal has it too; this one is for the day when the journal is damaged
+        with contextlib.suppress(OSError):
+            system.write_file(waiting, saved["content"])
         _overwrite(system, path, saved["ours"])
         return
-    waiting = waiting_name(path)
     if saved["kind"] == "renamed" and not (_present(waiting) and is_ours(path, saved)):
         system.remove_file(waiting)
         system.hard_link(path, waiting)
@@ -109,8 +124,10 @@ def restore(system: System, path: Path, saved: Saved) -> str:
     """
     waiting = waiting_name(path)
     note = ""
+    system.remove_file(temporary_name(path))
     if saved["kind"] == "content":
         note = _restore_content(system, path, saved)
+        system.remove_file(waiting)
     elif saved["kind"] == "absent":
         if is_ours(path, saved):
             system.remove_file(path)

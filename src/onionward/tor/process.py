@@ -26,12 +26,48 @@ def command(torrc: Path) -> list[str]:
 
 
 def is_own(pid: int, paths: Paths = PATHS) -> bool:
-    """Whether a process is the tor that was started with these paths."""
+    """Whether a process is the tor that was started with these paths.
+
+    Its arguments anybody can imitate, so it must also run as root or as the owner of tor's data.
+    """
+    process = Path(f"/proc/{pid}")
     try:
-        raw = Path(f"/proc/{pid}/cmdline").read_bytes()
+        raw = (process / "cmdline").read_bytes()
+        if raw.rstrip(b"\0").split(b"\0") != [os.fsencode(a) for a in command(paths.torrc)]:
+            return False
+        return user_of(process) in _trusted(paths)
     except OSError:
         return False
-    return raw.rstrip(b"\0").split(b"\0") == [os.fsencode(a) for a in command(paths.torrc)]
+
+
+def user_of(process: Path) -> int:
+    """The real account of a process, given its directory in /proc (proc(5), status).
+
+    The owner of the directory will not do: it is root for programs that may not be dumped.
+    """
+    for line in (process / "status").read_text(errors="replace").splitlines():
+        if line.startswith("Uid:"):
+            return int(line.split()[1])
+    raise FileNotFoundError(process)
+
+
+def _trusted(paths: Paths) -> tuple[int, ...]:
+    try:
+        return (0, paths.tor_data.stat().st_uid)
+    except FileNotFoundError:
+        return (0,)
+
+
+def own_group_of(pid: int) -> str | None:
+    """The control group that was made for a running tor, or None."""
+    from onionward.facts import cgroup_mount
+
+    mount = cgroup_mount(Path("/proc/self/mountinfo").read_text())
+    for line in Path(f"/proc/{pid}/cgroup").read_text().splitlines():
+        name = line.removeprefix("0::").strip("/")
+        if mount is not None and line.startswith("0::") and name.startswith("onionward-"):
+            return str(mount / name)
+    return None
 
 
 def running(paths: Paths) -> tuple[int, ...]:

@@ -1,0 +1,158 @@
+"""`down`: undo every step in an order that opens the network last."""
+
+from __future__ import annotations
+
+import contextlib
+import ipaddress
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from onionward import flows, state
+from onionward.backend import nftables as backend
+from onionward.config.values import TorConfig
+from onionward.dns import file as resolver
+from onionward.errors import JournalError, StepError
+from onionward.facts import own_addresses
+from onionward.lifecycle.reporter import Reporter, words_of
+from onionward.paths import Paths
+from onionward.render import nftables as render
+from onionward.render.resolver import resolv_conf
+from onionward.state import Journal
+from onionward.system import System, temporary_name
+from onionward.tor import process as tor_process
+
+T = TypeVar("T")
+
+
+@contextlib.contextmanager
+def at_work(system: System, paths: Paths) -> Iterator[None]:
+    """Hold the lock; its directory goes when the machine is off, whatever has been refused."""
+    with state.locked(system, paths):
+        try:
+            yield
+        finally:
+            if not paths.journal.exists() and not tor_process.running(paths):
+                system.remove_tree(paths.runtime)
+
+
+def down(system: System, paths: Paths, report: Reporter, *, force: bool = False) -> bool:
+    """Put everything back.
+
+    Args:
+        system: the seam.
+        paths: where the journal is.
+        report: told of each step.
+        force: go on without a readable journal, removing what can be recognised.
+
+    Returns:
+        False when there was nothing to put back.
+
+    Raises:
+        JournalError: the journal is damaged and `force` was not given.
+        StepError: something could not be put back; the message says what.
+
+    """
+    with at_work(system, paths):
+        journal = _journal_or_empty(paths, force=force)
+        if journal is None:
+            leftover = backend.any_table(system) or bool(tor_process.running(paths))
+            if not leftover:
+                return False
+            journal = _recognised(paths)
+        undo_everything(system, paths, journal, report, force=force)
+        return True
+
+
+def _journal_or_empty(paths: Paths, *, force: bool) -> Journal | None:
+    try:
+        return state.load(paths)
+    except JournalError:
+        if not force:
+            raise
+        return _recognised(paths)
+
+
+def _recognised(paths: Paths) -> Journal:
+    """What an activation without a readable journal must have done, by what it left."""
+    undo: dict[str, Any] = {}
+    if pids := tor_process.running(paths):
+        undo["tor"] = {"cgroup": tor_process.own_group_of(pids[0])}
+    if (saved := resolver.recognise(paths.resolv_conf, resolv_conf())) is not None:
+        undo["resolver"] = saved
+    for network in TorConfig().virtual:
+        if network.version == 6:
+            undo["virtual_route"] = {"network": str(network)}
+    return Journal(state="blocked", since=0.0, instance="", stamp=0, undo=undo)
+
+
+def undo_everything(
+    system: System, paths: Paths, journal: Journal, report: Reporter, *, force: bool = False
+) -> None:
+    """Undo every step in an order that opens the network last, past errors, and report them all."""
+    undo = journal.undo
+    attempts = _Attempts()
+    cgroup = Path(undo["tor"]["cgroup"]) if undo.get("tor", {}).get("cgroup") else None
+    attempts.take("stopping tor", lambda: tor_process.stop(system, paths, cgroup))
+    if backend.any_table(system):
+        attempts.take("cutting redirected flows", lambda: _cut(system, undo))
+    # else nothing is redirected: a reboot, or an end before there were rules
+    if attempts.failures and not force:
+        raise StepError(
+            f"{attempts.words()}\n  The machine is still closed: nothing leaves in clear.",
+            "mend the cause and repeat `onionward down`, or open it all the same with --force",
+        )
+    if "resolver" in undo:
+        note = attempts.take(
+            f"restoring {paths.resolv_conf}",
+            lambda: resolver.restore(system, paths.resolv_conf, undo["resolver"]),
+        )
+        if note:
+            report.warn(note)
+    if "virtual_route" in undo:
+        attempts.take(
+            "removing the route of .onion addresses",
+            lambda: remove_virtual_route(system, undo["virtual_route"]["network"]),
+        )
+    attempts.take("removing the rules", lambda: backend.remove_tables(system))
+    attempts.take(
+        "forgetting redirected flows",
+        lambda: flows.forget_redirected(system, render.MARK_REDIRECTED),
+    )
+    if attempts.failures:
+        raise StepError(
+            f"not everything could be put back: {attempts.words()}",
+            "mend the cause and repeat `onionward down`; the journal is kept for it",
+        )
+    system.remove_file(paths.journal)
+    system.remove_file(temporary_name(paths.journal))
+
+
+class _Attempts:
+    """Steps that are all taken, whatever becomes of the others."""
+
+    def __init__(self) -> None:
+        self.failures: list[str] = []
+
+    def take(self, words: str, step: Callable[[], T]) -> T | None:
+        try:
+            return step()
+        except Exception as error:  # noqa: BLE001  # the other steps must be taken all the same
+            self.failures.append(f"{words}: {words_of(error)[0]}")
+            return None
+
+    def words(self) -> str:
+        return "; ".join(self.failures)
+
+
+def _cut(system: System, undo: Mapping[str, Any]) -> None:
+    bypass = (ipaddress.ip_network(n) for n in undo.get("rules", {}).get("bypass", ()))
+    spared = flows.Spared(own_addresses(system), tuple(bypass), flows.open_inbound(system))
+    flows.cut_redirected(system, spared)
+
+
+def remove_virtual_route(system: System, network: str) -> None:
+    """Remove the local route of .onion addresses; nothing happens when there is none."""
+    shown = system.query(["ip", "-6", "route", "show", "table", "local", "type", "local", network])
+    if shown.strip():
+        system.change(["ip", "-6", "route", "del", "local", network, "dev", "lo", "table", "local"])
