@@ -13,7 +13,7 @@ from onionward.errors import CommandError
 from onionward.facts import Account, Facts, Link
 from onionward.networks import Address, Network
 from onionward.policy import ControlGroup, Flow, Policy, derive
-from onionward.system import System
+from onionward.system import DIES_WITH_US, System
 
 
 def net(text: str) -> Network:
@@ -119,16 +119,11 @@ class ScriptedSystem(LocalSystem):
         self.answers = dict(answers or {})
         self.asked: list[str] = []
 
-    def query(
-        self,
-        argv: Sequence[str],
-        *,
-        stdin: str = "",
-        timeout: float = 20.0,
-        accept: Sequence[int] = (0,),
+    def execute(
+        self, argv: Sequence[str], *, stdin: str, timeout: float, accept: Sequence[int]
     ) -> str:
         del timeout, accept
-        words = " ".join(argv)
+        words = " ".join(argv).removeprefix(f"{' '.join(DIES_WITH_US)} ")
         self.asked.append(words)
         for start in sorted(self.answers, key=len, reverse=True):
             if words.startswith(start):

@@ -96,6 +96,7 @@ def down(ctx: click.Context, config_path: str | None, *, force: bool) -> None:
     from onionward.progress import Progress
 
     _require_root("down")
+    _interrupt_on_signals()
     with Progress() as progress:
         if lifecycle.down(_system(ctx), PATHS, progress, force=force):
             click.echo("off: everything is as it was; traffic leaves in clear")

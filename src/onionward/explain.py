@@ -10,8 +10,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-from onionward.networks import Address, Network, contains, overlapping
-from onionward.policy import Policy
+from onionward.networks import Address, Network, contains
+from onionward.policy import Flow, Policy
 
 # Name resolution that a bypassed network would see: DNS, NetBIOS, DNS over TLS, SSDP, multicast
 # DNS, LLMNR.
@@ -20,20 +20,25 @@ _BYPASS_PROTOCOLS = frozenset({"tcp", "udp", "icmp", "ipv6-icmp"})
 _LINK_LOCAL = ipaddress.ip_network("fe80::/10")
 _DHCP6 = (ipaddress.ip_network("ff02::1:2"), _LINK_LOCAL)
 _EVERYBODY = ipaddress.ip_address("255.255.255.255")
+# the kernel takes 0.0.0.0 and :: for loopback
+_LOOPBACK4 = (ipaddress.ip_network("127.0.0.0/8"), ipaddress.ip_network("0.0.0.0"))
+_LOOPBACK6 = (ipaddress.ip_network("::1"), ipaddress.ip_network("::"))
 
+State = Literal["blocked", "routed"]
 Outcome = Literal["trans-port", "dns-port", "local", "direct", "refused"]
 
 
 @dataclass(frozen=True, slots=True)
 class Packet:
-    """A packet that a program of this machine sends from one of its own addresses.
+    """The first packet of an exchange, sent by a program from one of this machine's addresses.
 
     Attributes:
         protocol: "tcp", "udp", "icmp", "ipv6-icmp" or another name of /etc/protocols.
         destination: where to.
         port: destination port of TCP and UDP, otherwise None.
-        uid: account of the socket.
-        source_port: of TCP and UDP when it matters (DHCP), otherwise None.
+        uid: account that made the socket.
+        source_port: of TCP and UDP when it matters (DHCP, kept connections), otherwise None.
+        source: its address when it matters (kept connections), otherwise None.
         from_tor: whether the socket was made in tor's control group.
 
     """
@@ -43,6 +48,7 @@ class Packet:
     port: int | None
     uid: int
     source_port: int | None = None
+    source: Address | None = None
     from_tor: bool = False
 
 
@@ -76,21 +82,62 @@ _OUTCOMES = {
 }
 
 
-def explain(policy: Policy, packet: Packet, own: Iterable[Address] = ()) -> Verdict:
-    """The verdict of a routed machine.
+@dataclass(frozen=True, slots=True)
+class _Machine:
+    """Addresses that the kernel has special routes for (`fib daddr type` in the rules)."""
+
+    local: frozenset[Address]
+    networks: tuple[Network, ...]
+    broadcast: frozenset[Address]
+
+    def is_local(self, address: Address) -> bool:
+        here = address in self.local or contains(self.networks, address)
+        return here and address not in self.broadcast
+
+    def is_unicast(self, address: Address) -> bool:
+        return not address.is_multicast and address not in self.broadcast
+
+
+def explain(
+    policy: Policy,
+    packet: Packet,
+    own: Iterable[Address] = (),
+    *,
+    attached: Iterable[Network] = (),
+    state: State = "routed",
+) -> Verdict:
+    """The verdict of the rules.
 
     Args:
         policy: in force.
         packet: to judge.
         own: addresses of this machine besides loopback.
+        attached: networks of its interfaces one by one, for their broadcast addresses; without
+            them those of the policy are taken, where adjacent ones are merged.
+        state: "routed", or "blocked" while tor starts.
 
     """
-    return _redirected(policy, packet, tuple(own)) or _filtered(policy, packet, tuple(own))
+    machine = _machine(policy, own, tuple(attached) or policy.link)
+    redirected = _redirected(policy, packet, machine) if state == "routed" else None
+    return redirected or _passed(policy, packet, machine, state) or _refused(policy, packet, state)
 
 
-def _redirected(policy: Policy, packet: Packet, own: tuple[Address, ...]) -> Verdict | None:
+def _machine(policy: Policy, own: Iterable[Address], attached: Iterable[Network]) -> _Machine:
+    # addresses of .onion names are local routes (lifecycle, virtual route)
+    ipv6 = (*_LOOPBACK6, policy.virtual6) if policy.ipv6 else ()
+    broadcast = {n.broadcast_address for n in attached if n.version == 4 and n.prefixlen <= 30}
+    return _Machine(
+        frozenset(own),
+        (*_LOOPBACK4, *ipv6),
+        frozenset({*broadcast, _EVERYBODY, _LOOPBACK4[0].broadcast_address}),
+    )
+
+
+def _redirected(policy: Policy, packet: Packet, machine: _Machine) -> Verdict | None:
     to = packet.destination
     if packet.uid == policy.tor_uid or (to.version == 6 and not policy.ipv6):
+        return None
+    if _is_kept(policy, packet):
         return None
     is_tcp = packet.protocol == "tcp"
     for virtual in (policy.virtual4, policy.virtual6):
@@ -100,39 +147,89 @@ def _redirected(policy: Policy, packet: Packet, own: tuple[Address, ...]) -> Ver
         return None
     if packet.protocol == "udp" and packet.port == 53:
         return Verdict("dns-port", "a name query goes to Tor wherever it is addressed", "to_tor")
-    if not is_tcp or not _is_unicast(policy, to) or _is_local(policy, to, own):
+    if not is_tcp or not machine.is_unicast(to) or machine.is_local(to):
         return None
     if contains((*policy.bypass, *policy.unroutable), to):
         return None
     return Verdict("trans-port", "TCP goes through Tor", "to_tor")
 
 
-def _filtered(policy: Policy, packet: Packet, own: tuple[Address, ...]) -> Verdict:
+def _passed(policy: Policy, packet: Packet, machine: _Machine, state: State) -> Verdict | None:
+    """The verdict of the first rule that accepts it, or None."""
     to = packet.destination
-    if _is_local(policy, to, own):
+    if machine.is_local(to):
         return Verdict("local", "the address belongs to this machine", "output")
+    if _is_kept(policy, packet):
+        return Verdict("direct", "its peer had opened the connection before `up`", "output")
     if packet.uid == policy.tor_uid and packet.protocol == "tcp":
         if packet.from_tor or policy.tor_cgroup is None:
             return Verdict("direct", "it is tor itself", "tor")
-        return _refusal(packet, "the account is tor's, but the program is not tor")
     if _is_dhcp(policy, packet):
         return Verdict("direct", "it is a DHCP client", "answers")
-    if contains(policy.bypass, to):
-        bypassed = next(n for n in policy.bypass if contains((n,), to))
-        if packet.protocol in ("tcp", "udp") and packet.port in NAME_PORTS:
-            return _refusal(packet, f"{bypassed} is bypassed, but never for name resolution")
-        if packet.protocol in _BYPASS_PROTOCOLS:
-            return Verdict("direct", f"{bypassed} is bypassed", "bypass")
-    if contains(policy.unroutable, to):
-        return _refusal(packet, "Tor cannot reach private addresses, and it is not bypassed")
-    if not _is_unicast(policy, to):
-        return _refusal(packet, "broadcast and multicast do not leave")
-    return _refusal(packet, "Tor carries TCP and names only")
+    if (
+        state == "routed"
+        and contains(policy.bypass, to)
+        and packet.protocol in _BYPASS_PROTOCOLS
+        and not _is_name_port(packet)
+    ):
+        return Verdict("direct", f"{_holding(policy.bypass, to)} is bypassed", "bypass")
+    return None
 
 
-def _refusal(packet: Packet, reason: str) -> Verdict:
-    answer = "a TCP reset" if packet.protocol == "tcp" else "ICMP administratively prohibited"
+def _refused(policy: Policy, packet: Packet, state: State) -> Verdict:
+    # a sender whose packet is dropped in the output hook gets EPERM; a connection is reset
+    answer = "a TCP reset" if packet.protocol == "tcp" else '"operation not permitted"'
+    reason = _why_refused(policy, packet, state)
     return Verdict("refused", f"{reason}; the program gets {answer}", "output")
+
+
+def _why_refused(policy: Policy, packet: Packet, state: State) -> str:
+    """The reason that helps most; the rules only know that none has accepted it."""
+    to = packet.destination
+    bypassed = _holding(policy.bypass, to)
+    virtual = _holding((policy.virtual4, policy.virtual6), to)
+    if packet.uid == policy.tor_uid and packet.protocol != "tcp":
+        return "tor's account may speak TCP only"
+    if packet.uid == policy.tor_uid:
+        return "the account is tor's, but the program is not tor"
+    if state == "blocked":
+        waiting = f"; {bypassed} is bypassed only when tor is ready" if bypassed else ""
+        return f"nothing but tor leaves until tor is ready{waiting}"
+    if bypassed and _is_name_port(packet):
+        return f"{bypassed} is bypassed, but never for name resolution"
+    if bypassed:
+        return f"{bypassed} is bypassed, but only for TCP, UDP and ICMP"
+    if to.version == 6 and not policy.ipv6:
+        return "tor cannot be reached over IPv6, because loopback has none"
+    if virtual:
+        return f"{virtual} is where .onion names are mapped, and Tor carries TCP only"
+    if to.is_multicast or to == _EVERYBODY:
+        return "broadcast and multicast do not leave"
+    if contains((_LINK_LOCAL,), to):
+        return "Tor cannot reach link-local addresses, and it is not bypassed"
+    if contains(policy.unroutable, to):
+        return "Tor cannot reach private addresses, and it is not bypassed"
+    if packet.protocol == "tcp":
+        return "broadcast and multicast do not leave"
+    return "Tor carries TCP and names only"
+
+
+def _holding(networks: Iterable[Network], address: Address) -> Network | None:
+    return next((n for n in networks if contains((n,), address)), None)
+
+
+def _is_name_port(packet: Packet) -> bool:
+    return packet.protocol in ("tcp", "udp") and packet.port in NAME_PORTS
+
+
+def _is_kept(policy: Policy, packet: Packet) -> bool:
+    if packet.protocol != "tcp" or None in (packet.port, packet.source, packet.source_port):
+        return False
+    assert packet.port is not None
+    assert packet.source is not None
+    assert packet.source_port is not None
+    flow = Flow(packet.destination, packet.port, packet.source, packet.source_port)
+    return flow in policy.kept
 
 
 def _is_dhcp(policy: Policy, packet: Packet) -> bool:
@@ -144,25 +241,3 @@ def _is_dhcp(policy: Policy, packet: Packet) -> bool:
     if (packet.source_port, packet.port) == (546, 547):
         return contains(_DHCP6, packet.destination)
     return False
-
-
-def _is_local(policy: Policy, address: Address, own: tuple[Address, ...]) -> bool:
-    return (
-        address.is_loopback
-        or address in own
-        # addresses of .onion names are local routes (lifecycle, virtual route)
-        or (policy.ipv6 and contains((policy.virtual6,), address))
-    )
-
-
-def _is_unicast(policy: Policy, address: Address) -> bool:
-    if address.is_multicast or address == _EVERYBODY:
-        return False
-    return not any(_is_broadcast(network, address) for network in policy.link)
-
-
-def _is_broadcast(network: Network, address: Address) -> bool:
-    host = ipaddress.ip_network(address)
-    if network.version != 4 or network.prefixlen > 30 or not overlapping(network, host):
-        return False
-    return address == network.broadcast_address

@@ -22,6 +22,7 @@ _FIXED_ENVIRONMENT = {
     "LC_ALL": "C.UTF-8",
     "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
 }
+DIES_WITH_US = ("setpriv", "--pdeathsig", "KILL", "--")
 # ioctl_iflags(2); the same numbers on every 64-bit architecture
 _FS_IOC_GETFLAGS = 0x80086601
 _FS_IOC_SETFLAGS = 0x40086602
@@ -86,6 +87,13 @@ class System:
             CommandError: another exit status, a timeout, or no such program.
 
         """
+        return self.execute(argv, stdin=stdin, timeout=timeout, accept=accept)
+
+    def execute(
+        self, argv: Sequence[str], *, stdin: str, timeout: float, accept: Sequence[int]
+    ) -> str:
+        """What `query` and `change` have in common: every command passes here, and only here."""
+        shown = argv[len(DIES_WITH_US) :] if tuple(argv[:4]) == DIES_WITH_US else argv
         try:
             done = subprocess.run(
                 argv,
@@ -98,11 +106,11 @@ class System:
                 check=False,
             )
         except subprocess.TimeoutExpired as error:
-            raise CommandError(argv, None, f"after {timeout:g} s") from error
+            raise CommandError(shown, None, f"after {timeout:g} s") from error
         except OSError as error:
-            raise CommandError(argv, 127, str(error)) from error
+            raise CommandError(shown, 127, str(error)) from error
         if done.returncode not in accept:
-            raise CommandError(argv, done.returncode, done.stderr or done.stdout)
+            raise CommandError(shown, done.returncode, done.stderr or done.stdout)
         return done.stdout
 
     def change(
@@ -112,12 +120,25 @@ class System:
         stdin: str = "",
         timeout: float = 20.0,
         accept: Sequence[int] = (0,),
+        words: str = "",
     ) -> str:
-        """Run a command that changes the machine; arguments and errors as `query`."""
+        """Run a command that changes the machine; arguments and errors as `query`.
+
+        It dies with this program: what a killed `up` had begun must not come after a `down`.
+
+        Args:
+            argv: program and arguments.
+            stdin: text for its standard input.
+            timeout: seconds before it is killed.
+            accept: exit statuses that are no failure.
+            words: announced in place of the command.
+
+        """
         import shlex
 
-        self.effect(shlex.join(argv))
-        return self.query(argv, stdin=stdin, timeout=timeout, accept=accept)
+        self.effect(words or shlex.join(argv))
+        dying = (*DIES_WITH_US, *argv)
+        return self.execute(dying, stdin=stdin, timeout=timeout, accept=accept)
 
     def write_file(
         self, path: Path, text: str, *, mode: int = 0o644, owner: tuple[int, int] = (0, 0)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from onionward.system import find_tool
+from onionward.system import System, find_tool
 from tests.golden import cases
 
 
@@ -18,6 +19,14 @@ def real_tools() -> None:
         pytest.fail(f"missing: {', '.join(missing)}; see tools/install-dependencies")
     if os.geteuid() != 0:
         pytest.fail("needs root, for network namespaces of its own; the machine's is not touched")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_namespace(real_tools: None) -> Iterator[None]:
+    """The machine's own rules are none of these tests' business: they must end as they began."""
+    before = System().query(["nft", "list", "tables"])
+    yield
+    assert System().query(["nft", "list", "tables"]) == before
 
 
 @pytest.fixture(params=cases.names())

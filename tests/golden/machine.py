@@ -28,17 +28,12 @@ class NamespaceSystem(System):
         super().__init__()
         self._pid = pid
 
-    def query(
-        self,
-        argv: Sequence[str],
-        *,
-        stdin: str = "",
-        timeout: float = 20.0,
-        accept: Sequence[int] = (0,),
+    def execute(
+        self, argv: Sequence[str], *, stdin: str, timeout: float, accept: Sequence[int]
     ) -> str:
         assert not shares_network(self._pid), "this would be the machine's own network"
         prefix = ["nsenter", "--target", str(self._pid), "--net", "--mount", "--"]
-        return super().query([*prefix, *argv], stdin=stdin, timeout=timeout, accept=accept)
+        return super().execute([*prefix, *argv], stdin=stdin, timeout=timeout, accept=accept)
 
 
 def shares_network(pid: int) -> bool:

@@ -186,10 +186,11 @@ def test_what_somebody_else_has_written_meanwhile_is_left(path: Path, how: str) 
         return  # a mounted file can be neither
     note = restore(system, path, saved)
     after = look(path)
+    did = "made" if saved["kind"] == "absent" else "changed"
     assert note == (
         ""
-        if saved["kind"] == "absent"
-        else f"{path} was changed by somebody else meanwhile and is left as it is"
+        if saved["kind"] == "absent" and how == "removed"
+        else f"{path} was {did} by somebody else meanwhile and is left as it is"
     )
     assert (after.kind, after.target, after.content) == (
         theirs.kind,

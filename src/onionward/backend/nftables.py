@@ -39,15 +39,15 @@ def apply(system: System, ruleset: Ruleset) -> None:
         CommandError: nft refused it; what was there before is still there.
 
     """
-    system.effect(f"nft --file -  # {ruleset.state}")
-    system.query(["nft", "--file", "-"], stdin=ruleset.text, timeout=60)
+    words = f"nft --file -  # {ruleset.state}"
+    system.change(["nft", "--file", "-"], stdin=ruleset.text, timeout=60, words=words)
 
 
 def remove_tables(system: System) -> None:
     """Remove both tables in one transaction; nothing happens when there are none."""
     if any_table(system):
-        system.effect("nft --file -  # remove")
-        system.query(["nft", "--file", "-"], stdin=remove(), timeout=60)
+        words = "nft --file -  # remove"
+        system.change(["nft", "--file", "-"], stdin=remove(), timeout=60, words=words)
 
 
 def verify(system: System, ruleset: Ruleset) -> str:

@@ -131,6 +131,8 @@ def restore(system: System, path: Path, saved: Saved) -> str:
     elif saved["kind"] == "absent":
         if is_ours(path, saved):
             system.remove_file(path)
+        elif _present(path):
+            note = f"{path} was made by somebody else meanwhile and is left as it is"
     elif _present(waiting):
         if _same_file(waiting, path):
             system.remove_file(waiting)

@@ -62,7 +62,8 @@ class Host:
             *("--root", "--mount", "--net", "--uts", "--ipc", "--pid", "--"),
             *("setpriv", "--pdeathsig", "TERM", "--"),
             *account,
-            *("env", f"PATH={Path(sys.executable).parent}:{search}"),
+            # the SSH session of whoever runs this does not end in the host
+            *("env", "--unset=SSH_CONNECTION", f"PATH={Path(sys.executable).parent}:{search}"),
             *argv,
         ]
 

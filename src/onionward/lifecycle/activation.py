@@ -14,7 +14,12 @@ from onionward.config.values import Config
 from onionward.dns import file as resolver
 from onionward.errors import OnionwardError, StepError
 from onionward.facts import Account, Facts
-from onionward.lifecycle.deactivation import at_work, remove_virtual_route, undo_everything
+from onionward.lifecycle.deactivation import (
+    at_work,
+    remove_virtual_route,
+    state_now,
+    undo_everything,
+)
 from onionward.lifecycle.reporter import Reporter, words_of
 from onionward.lifecycle.validation import refuse_to_cut_ssh, validate
 from onionward.paths import Paths
@@ -234,8 +239,8 @@ class _Activation:
         words, hint = words_of(error)
         if self._was_on:
             return StepError(
-                f"{words}\n  The machine is {_state_now(self._system)}: it was on before, so it "
-                "has not been opened.",
+                f"{words}\n  The machine is {state_now(self._system)}. It was on before, so "
+                "nothing has been opened.",
                 hint or "repeat `onionward up`, or open it with `onionward down`",
             )
         if state.load(self._paths) is None:
@@ -247,10 +252,3 @@ class _Activation:
         return StepError(
             f"{words}\n  Everything was put back: the machine is off, as before.", hint
         )
-
-
-def _state_now(system: System) -> str:
-    held = backend.read(system)
-    return (
-        "NOT protected: the rules are gone" if held is None else "protected by the rules in force"
-    )

@@ -60,8 +60,21 @@ def down(system: System, paths: Paths, report: Reporter, *, force: bool = False)
             if not leftover:
                 return False
             journal = _recognised(paths)
-        undo_everything(system, paths, journal, report, force=force)
+        try:
+            undo_everything(system, paths, journal, report, force=force)
+        except KeyboardInterrupt:
+            raise StepError(
+                f"interrupted; the machine is {state_now(system)}",
+                "repeat `onionward down`: it goes on from here",
+            ) from None
         return True
+
+
+def state_now(system: System) -> str:
+    """What holds at this moment, in words."""
+    if backend.read(system) is None:
+        return "open: the rules are gone, traffic leaves in clear"
+    return "still protected by the rules in force"
 
 
 def _journal_or_empty(paths: Paths, *, force: bool) -> Journal | None:

@@ -29,7 +29,8 @@ MARK_INBOUND = 0x746F7202
 # multicast DNS, LLMNR.
 _NAME_PORTS = "{ 53, 137, 138, 853, 1900, 5353, 5355 }"
 _DISCOVERY_PORTS = "{ 137, 138, 1900, 5353, 5355 }"
-_SYN_ONLY = "tcp flags & (fin | syn | rst | ack) == syn"
+_FLAGS = "tcp flags & (fin | syn | rst | ack)"
+_SYN_ONLY = f"{_FLAGS} == syn"
 _COUNTERS = ("refused", "spoofed", "invalid", "escaped", "forwarded", "strangers")
 
 
@@ -158,9 +159,11 @@ def _redirect_chain(policy: Policy) -> Chain:
 
 
 def _kept_outgoing(verdict: str) -> tuple[str, ...]:
+    # nothing that opens a connection: the tuple may outlive the one that was kept
+    goes_on = f"{_FLAGS} != syn"
     return (
-        f"ip daddr . tcp dport . ip saddr . tcp sport @kept4 {verdict}",
-        f"ip6 daddr . tcp dport . ip6 saddr . tcp sport @kept6 {verdict}",
+        f"{goes_on} ip daddr . tcp dport . ip saddr . tcp sport @kept4 {verdict}",
+        f"{goes_on} ip6 daddr . tcp dport . ip6 saddr . tcp sport @kept6 {verdict}",
     )
 
 
@@ -179,6 +182,10 @@ def _filter_chains(policy: Policy, *, routed: bool) -> tuple[Chain, ...]:
             "output",
             "type filter hook output priority 0; policy drop;",
             (
+                # the rules judge the first hop of a source route; the packet would go on from there
+                "ip option lsrr exists counter name refused drop",
+                "ip option ssrr exists counter name refused drop",
+                "exthdr rt exists counter name refused drop",
                 "jump neighbour_discovery",
                 # redirected flows are on their way to loopback; their true device is judged last
                 "fib daddr type local accept",
@@ -198,7 +205,7 @@ def _filter_chains(policy: Policy, *, routed: bool) -> tuple[Chain, ...]:
             "answers",
             "",
             (
-                f"ct mark {MARK_INBOUND:#x} ct direction reply ct state established accept",
+                *_answers(policy),
                 "udp sport 68 udp dport 67 meta skuid @dhcp_accounts jump dhcp",
                 "udp sport 546 udp dport 547 meta skuid @dhcp_accounts "
                 "ip6 daddr { ff02::1:2, fe80::/10 } accept",
@@ -253,6 +260,26 @@ def _filter_chains(policy: Policy, *, routed: bool) -> tuple[Chain, ...]:
     )
 
 
+def _answers(policy: Policy) -> tuple[str, ...]:
+    """Answers to those who may ask now, which a flow of an earlier policy may not."""
+    reply = f"ct mark {MARK_INBOUND:#x} ct direction reply ct state established accept"
+    return tuple(f"{whom} {reply}".lstrip() for whom in _admitted(policy, "daddr"))
+
+
+def _admitted(policy: Policy, field: str) -> tuple[str, ...]:
+    """Matches of the peers that `inbound` admits; `field` is "saddr" or "daddr"."""
+    bypass = (f"ip {field} @bypass4", f"ip6 {field} @bypass6")
+    match policy.inbound:
+        case "none":
+            return ()
+        case "bypass":
+            return bypass
+        case "link":
+            return (f"ip {field} @link4", f"ip6 {field} @link6", *bypass)
+        case "all":
+            return ("",)
+
+
 def _tor_chains(policy: Policy) -> tuple[Chain, ...]:
     owner = f"meta skuid {policy.tor_uid} meta l4proto tcp"
     group = ""
@@ -282,17 +309,7 @@ def _tor_chains(policy: Policy) -> tuple[Chain, ...]:
 
 def _input_chains(policy: Policy) -> tuple[Chain, ...]:
     low, high = policy.ephemeral_ports
-    who = {
-        "none": (),
-        "bypass": ("ip saddr @bypass4 jump admitted", "ip6 saddr @bypass6 jump admitted"),
-        "link": (
-            "ip saddr @link4 jump admitted",
-            "ip6 saddr @link6 jump admitted",
-            "ip saddr @bypass4 jump admitted",
-            "ip6 saddr @bypass6 jump admitted",
-        ),
-        "all": ("jump admitted",),
-    }[policy.inbound]
+    who = tuple(f"{whom} jump admitted".lstrip() for whom in _admitted(policy, "saddr"))
     admitted = Chain(
         "admitted",
         "",
