@@ -12,6 +12,7 @@ import json
 import socket
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 _KINDS = {
@@ -23,6 +24,7 @@ _KINDS = {
     "udplite": (socket.SOCK_DGRAM, 136),
     "raw": (socket.SOCK_RAW, 253),
 }
+_SILENCE = 0.8  # seconds after which nothing more is expected
 _ECHO = {"icmp": b"\x08\x00\xf7\xfd\x00\x01\x00\x01", "icmp6": b"\x80\x00\x00\x00\x00\x01\x00\x01"}
 
 
@@ -69,6 +71,34 @@ def many(count: str, address: str) -> None:
     json.dump(asyncio.run(_ask_all(int(count), address)), sys.stdout)
 
 
+def _probe(source: str, address: str, wanted: str) -> str:
+    kind, _, port = wanted.partition("=")
+    if kind == "icmp" and ":" in address:
+        kind = "icmp6"
+    number, protocol = _KINDS[kind]
+    made = socket.socket(_family(address), number, protocol)
+    made.settimeout(_SILENCE)
+    try:
+        made.bind((source, 0))
+        made.connect((address, int(port) if not protocol else 0))
+        made.send(_ECHO.get(kind, b"hello"))
+        made.recv(1000)
+    except ConnectionRefusedError:
+        return "refused"
+    except TimeoutError:
+        return "silence"
+    except OSError as error:
+        return _name(error)
+    return "answer"
+
+
+def probe(source: str, address: str, wanted: list[str]) -> None:
+    """From one address of this machine to another machine."""
+    with ThreadPoolExecutor(len(wanted)) as pool:
+        found = pool.map(lambda each: _probe(source, address, each), wanted)
+        json.dump(dict(zip(wanted, found, strict=True)), sys.stdout)
+
+
 def _say(words: str) -> None:
     sys.stdout.write(words + "\n")
     sys.stdout.flush()
@@ -76,7 +106,7 @@ def _say(words: str) -> None:
 
 def hold(address: str, port: str) -> None:
     """A connection that lives as long as this program."""
-    made = socket.create_connection((address, int(port)), timeout=10)
+    made = socket.create_connection((address, int(port)), timeout=3)
     _say(f"open {made.getsockname()[1]}")
     for line in sys.stdin:
         try:
@@ -93,5 +123,7 @@ if __name__ == "__main__":
             send(kind, address, port)
         case ["many", count, address]:
             many(count, address)
+        case ["probe", source, address, *wanted]:
+            probe(source, address, wanted)
         case ["hold", address, port]:
             hold(address, port)
