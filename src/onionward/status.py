@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Literal
 
 from onionward import state
@@ -15,6 +16,7 @@ from onionward.system import System
 from onionward.tor import process as tor_process
 
 FORMAT = 1  # of the JSON
+_DEVICES = Path("/proc/self/net/dev")
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,10 +57,12 @@ def gather(system: System, paths: Paths) -> Status:
 
     """
     journal = state.load(paths)
+    if journal is None and not paths.runtime.exists() and not backend.any_table(system):
+        return _without_journal(None, ())
     pids = tor_process.running(paths)
-    if journal is None:
-        return _without_journal(system, pids)
     held = backend.read(system)
+    if journal is None:
+        return _without_journal(held, pids)
     problems = []
     now: Literal["blocked", "routed", "open"] = (
         "open" if held is None else backend.held_state(held) or journal.state
@@ -78,6 +82,11 @@ def gather(system: System, paths: Paths) -> Status:
             problems.append(
                 "the rules are not the ones that were loaded: an interface is gone, or another "
                 "program changed them; `onionward up` puts them right"
+            )
+        if appeared := _unwatched(backend.watched_devices(held)):
+            problems.append(
+                f"{', '.join(appeared)} appeared since: covered as to IP, but packet sockets there "
+                "are not watched; `onionward up` includes it"
             )
     if not pids and now != "open":
         now = "blocked"
@@ -107,8 +116,14 @@ def gather(system: System, paths: Paths) -> Status:
     )
 
 
-def _without_journal(system: System, pids: tuple[int, ...]) -> Status:
-    held = backend.read(system)
+def _unwatched(watched: tuple[str, ...]) -> list[str]:
+    """Interfaces that have appeared since the rules were loaded (proc_pid_net(5), dev)."""
+    lines = _DEVICES.read_text().splitlines()
+    present = {line.split(":")[0].strip() for line in lines if ":" in line}
+    return sorted(present - {"lo"} - set(watched))
+
+
+def _without_journal(held: str | None, pids: tuple[int, ...]) -> Status:
     problems = []
     if held is not None or pids:
         problems.append(

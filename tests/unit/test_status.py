@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from onionward import state
+from onionward import state, status
 from onionward.backend import nftables as backend
 from onionward.errors import JournalError
 from onionward.paths import Paths
@@ -21,8 +21,26 @@ from tests.unit.test_backend import INET, MISSING, NETDEV
 BLOCKED = (INET + NETDEV).replace("routed", "blocked")
 
 
+DEVICES = """\
+Inter-|   Receive
+ face |bytes
+    lo: 12 0
+  eth0:34 0
+"""
+
+
 @pytest.fixture
-def paths(tmp_path: Path) -> Paths:
+def devices(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The interfaces that the kernel names."""
+    file = tmp_path / "dev"
+    file.write_text(DEVICES)
+    monkeypatch.setattr(status, "_DEVICES", file)
+    return file
+
+
+@pytest.fixture
+def paths(tmp_path: Path, devices: Path) -> Paths:
+    assert devices.exists()
     return Paths(tmp_path, tmp_path / "run", tmp_path / "resolv.conf")
 
 
@@ -36,10 +54,11 @@ def running(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 def machine(held: str | None) -> ScriptedSystem:
     if held is None:
-        return ScriptedSystem({"nft list table": MISSING})
+        return ScriptedSystem({"nft list table ": MISSING, "nft list tables": ""})
     inet, _, netdev = held.partition("table netdev")
     return ScriptedSystem(
         {
+            "nft list tables": "table inet onionward\ntable netdev onionward_l2\n",
             "nft list table inet onionward": inet,
             "nft list table netdev onionward_l2": f"table netdev{netdev}",
         }
@@ -143,8 +162,18 @@ def test_rules_without_a_journal(paths: Paths, running: list[int]) -> None:
     assert "the journal is missing" in found.problems[0]
 
 
+def test_an_interface_has_appeared(paths: Paths, running: list[int], devices: Path) -> None:
+    assert running
+    activated(paths, INET + NETDEV)
+    devices.write_text(DEVICES + " wlan0: 1 0\n")
+    found = gather(machine(INET + NETDEV), paths)
+    assert found.state == "routed"
+    assert [problem.split(":")[0] for problem in found.problems] == ["wlan0 appeared since"]
+
+
 def test_tor_without_a_journal(paths: Paths, running: list[int]) -> None:
     assert running
+    paths.runtime.mkdir()
     found = gather(machine(None), paths)
     assert found.state == "off"
     assert "the journal is missing" in found.problems[0]
