@@ -119,11 +119,11 @@ class Running:
 
 
 class Peer:
-    """The far end of flows, in `internet`."""
+    """The far end of flows, at some addresses of a host of the lab."""
 
-    def __init__(self, lab: Lab, targets: Targets) -> None:
+    def __init__(self, lab: Lab, targets: Targets, name: str, *addresses: str) -> None:
         argv = ["python", "-m", "onionward.leaks.peer", str(targets.peer_port), lab.stranger4]
-        command = lab.hosts["internet"].command([*argv, lab.web4, lab.web6])
+        command = lab.hosts[name].command([*argv, *addresses])
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
@@ -163,24 +163,40 @@ class Bench:
         self.exempt = Exempt(relays=lab.relays, networks6=("2001:db8::/64",))
         self.witness = Witness(lab.host_link, directory, namespace=self.internet.pid)
         self.configure()
-        self.peer = Peer(lab, self.targets)
+        self.peers = (
+            Peer(lab, self.targets, "internet", lab.web4, lab.web6),
+            Peer(lab, self.targets, "neighbour", lab.neighbour4, lab.neighbour6),
+        )
         self.run("ip", "route", "replace", "blackhole", NOBODY4, host=self.internet)
 
     def end(self) -> None:
         """Leave the lab as it was."""
         self.onionward("down")
-        self.peer.end()
+        for peer in self.peers:
+            peer.end()
         self.run("ip", "route", "delete", "blackhole", NOBODY4, host=self.internet)
 
-    def configure(self, text: str = "") -> None:
-        """Write the configuration that `onionward` is run with."""
+    def configure(self, text: str = "", *, network: str = "") -> None:
+        """Write the configuration that `onionward` is run with.
+
+        Args:
+            text: more tables.
+            network: a file of torrc lines inside the host; "" for the lab's.
+
+        """
         base = (self.host.root / "etc/onionward/onionward.toml").read_text()
+        if network:
+            base = f'[tor]\nnetwork = "{network}"\n'
         (self.host.root / self._CONFIG.lstrip("/")).write_text(f"{base}\n{text}")
+
+    def onionward_command(self, *arguments: str) -> list[str]:
+        """What runs the program inside the host."""
+        program = ["onionward", "--verbose", "--config", self._CONFIG]
+        return self.host.command([*program, *arguments])
 
     def onionward(self, *arguments: str, succeeds: bool = True) -> Trace:
         """Run the program inside the host."""
-        program = ["onionward", "--verbose", "--config", self._CONFIG]
-        argv = self.host.command([*program, *arguments])
+        argv = self.onionward_command(*arguments)
         done = subprocess.run(argv, capture_output=True, text=True, timeout=_SECONDS, check=False)
         words = done.stderr + done.stdout
         assert not succeeds or done.returncode == 0, words
@@ -240,7 +256,8 @@ class Bench:
                 stack.callback(running[-1].kill)
                 running[-1].wait_until_prepared()
             since = between()
-            self.peer.go()
+            for peer in self.peers:
+                peer.go()
             for probe in running:
                 outcomes |= probe.finish()
         return Trial(capture, self.targets, self.exempt, outcomes, since)
@@ -249,6 +266,11 @@ class Bench:
         """End what earlier trials left on the same ports, orphans and TIME_WAIT included."""
         ports = f"( sport >= :{FIRST_NUMBER} and sport < :{FIRST_NUMBER + len(CATALOGUE)} )"
         self.run("ss", "-K", "-Htn", "state", "connected", ports)
+        # a peer that was never answered goes on trying, and an open host would reset it
+        peers = f"sport = :{self.targets.peer_port}"
+        for name in ("internet", "neighbour"):
+            host = self.lab.hosts[name]
+            self.run("ss", "-K", "-Htn", "state", "connected", peers, host=host)
 
     def _from_wire(self, names: Sequence[str]) -> dict[str, str]:
         served = [name for name in names if CATALOGUE[name].serve]

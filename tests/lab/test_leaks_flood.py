@@ -21,7 +21,10 @@ from tests.lab.leak_flood import KINDS, PORT
 
 FLOOD = Path(__file__).with_name("leak_flood.py")
 BYPASSED = '[bypass]\nnetworks = ["198.18.200.0/24"]\n'
-RELOADS = 4
+OTHER_TOR = 'virtual_networks = ["127.128.0.0/10"]\n'
+LAB_NETWORK = "/run/onionward-lab/network.torrc"
+# the second and third change rules only; the last restarts tor, behind a block
+RELOADS = (("", 1), (BYPASSED, 1), ("", 1), (OTHER_TOR, 2))
 SIGHT = {
     "udp": f"udp dst port {PORT}",
     "names": "udp dst port 53",
@@ -63,8 +66,8 @@ def flood(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Flood]
             time.sleep(1.0)
             up = bench.onionward("up")
             reloads = []
-            for turn in range(RELOADS):
-                bench.configure(BYPASSED if turn % 2 else "")
+            for text, _ in RELOADS:
+                bench.configure(text, network=LAB_NETWORK)
                 reloads.append(bench.onionward("up"))
             down = bench.onionward("down")
             time.sleep(0.5)
@@ -87,4 +90,4 @@ def test_nothing_escapes_from_block_to_release(flood: Flood) -> None:
 
 
 def test_rules_were_loaded_again_each_time(flood: Flood) -> None:
-    assert [len(trace.loads()) for trace in flood.reloads] == [1] * RELOADS
+    assert [len(trace.loads()) for trace in flood.reloads] == [loads for _, loads in RELOADS]

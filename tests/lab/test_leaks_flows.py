@@ -19,7 +19,9 @@ from onionward.leaks.model import Needs, Place
 from onionward.leaks.vectors import CATALOGUE
 from tests.lab.leak_bench import Bench, Trial, chosen
 
-BEFORE = chosen(lambda v: v.prepared)
+BEFORE = chosen(lambda v: v.prepared and v.needs is Needs.NOTHING)
+UNLISTED = chosen(lambda v: v.prepared and v.needs is Needs.BYPASS)
+BYPASSED = '[bypass]\nnetworks = ["198.18.0.0/24", "2001:db8::/64"]\n'
 # connections to the peer that can also be opened through Tor
 THROUGH_TOR = chosen(
     lambda v: (
@@ -38,6 +40,7 @@ class Trials:
 
     off: Trial
     activated: Trial
+    unlisted: Trial
     reloaded: Trial
     removed: Trial
 
@@ -54,22 +57,29 @@ def trials(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trial
         bench.onionward("up")
         return before
 
+    def unlist() -> float:
+        bench.configure()
+        return bench.onionward("up").blocked_by()
+
     def remove() -> float:
         before = time.time()
         bench.onionward("down")
         return before
 
     try:
-        off = bench.try_prepared(BEFORE, "off", time.time)
+        off = bench.try_prepared([*BEFORE, *UNLISTED], "off", time.time)
         activated = bench.try_prepared(BEFORE, "activated", activate)
         reloaded = bench.try_prepared(THROUGH_TOR, "reloaded", reload)
+        bench.configure(BYPASSED)
+        bench.onionward("up")
+        unlisted = bench.try_prepared(UNLISTED, "unlisted", unlist)
         removed = bench.try_prepared(THROUGH_TOR, "removed", remove)
-        yield Trials(off, activated, reloaded, removed)
+        yield Trials(off, activated, unlisted, reloaded, removed)
     finally:
         bench.end()
 
 
-@pytest.mark.parametrize("name", BEFORE)
+@pytest.mark.parametrize("name", [*BEFORE, *UNLISTED])
 def test_the_witness_sees_it_with_protection_off(trials: Trials, name: str) -> None:
     assert trials.off.seen(name), trials.off.outcomes[name]
 
@@ -79,6 +89,17 @@ def test_a_flow_from_before_is_silent_once_blocked(trials: Trials, name: str) ->
     outcome = trials.activated.outcomes[name]
     assert not outcome.startswith("broken"), outcome
     assert trials.activated.seen(name) == ()
+
+
+@pytest.mark.parametrize("name", UNLISTED)
+def test_a_flow_to_a_bypass_that_is_listed_no_longer_is_silent(trials: Trials, name: str) -> None:
+    outcome = trials.unlisted.outcomes[name]
+    assert not outcome.startswith("broken"), outcome
+    assert trials.unlisted.seen(name) == ()
+
+
+def test_nothing_escapes_once_a_bypass_is_listed_no_longer(trials: Trials) -> None:
+    assert trials.unlisted.escaped() == ()
 
 
 def test_nothing_escapes_once_blocked(trials: Trials) -> None:

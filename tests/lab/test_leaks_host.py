@@ -18,7 +18,10 @@ from onionward.leaks.model import Needs
 from onionward.leaks.vectors import CATALOGUE
 from tests.lab.leak_bench import Bench, Trial, chosen
 
-PLAIN = chosen(lambda v: not v.prepared and not v.limit and v.needs is not Needs.BYPASS)
+PLAIN = chosen(
+    lambda v: not v.prepared and not v.limit and v.needs in {Needs.NOTHING, Needs.TOR_GROUP}
+)
+SILENCE = chosen(lambda v: v.needs is Needs.SILENCE)
 BYPASS = chosen(lambda v: not v.prepared and v.needs is Needs.BYPASS)
 LIMITS = chosen(lambda v: v.limit)
 
@@ -39,7 +42,7 @@ class Trials:
 def trials(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trials]:
     bench = Bench(lab, tmp_path_factory.mktemp("host"))
     try:
-        off = bench.try_vectors([*PLAIN, *BYPASS, *LIMITS], "off")
+        off = bench.try_vectors([*PLAIN, *BYPASS, *SILENCE, *LIMITS], "off")
         bench.onionward("up")
         routed = bench.try_vectors(PLAIN, "routed")
         limits = bench.try_vectors(LIMITS, "limits")
@@ -51,7 +54,7 @@ def trials(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trial
         bench.end()
 
 
-@pytest.mark.parametrize("name", [*PLAIN, *BYPASS, *LIMITS])
+@pytest.mark.parametrize("name", [*PLAIN, *BYPASS, *SILENCE, *LIMITS])
 def test_the_witness_sees_it_with_protection_off(trials: Trials, name: str) -> None:
     assert trials.off.seen(name), trials.off.outcomes[name]
 

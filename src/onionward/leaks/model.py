@@ -30,6 +30,7 @@ class Needs(Enum):
 
     NOTHING = "nothing"
     BYPASS = "bypass"  # the attached network is listed as a bypass
+    SILENCE = "silence"  # nobody may open connections to it, not even neighbours
     TOR_GROUP = "tor-group"  # the code runs in the control group of the tor service
 
 

@@ -116,6 +116,18 @@ def ip_options(raw: bytes) -> Option:
     return option
 
 
+def segment_route(by: str) -> Option:
+    """Send by way of another host (IPV6_RTHDR with a segment routing header, RFC 8754)."""
+
+    def option(sock: socket.socket, attempt: Attempt) -> None:
+        # the first segment is last; the kernel writes the destination over the other one
+        segments = bytes(16) + socket.inet_pton(socket.AF_INET6, attempt.address(by))
+        header = struct.pack("!BBBBBBH", 0, len(segments) // 8, 4, 1, 1, 0, 0)
+        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RTHDR, header + segments)
+
+    return option
+
+
 def mapped(sock: socket.socket, _attempt: Attempt) -> None:
     """Let an IPv6 socket carry IPv4."""
     sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)

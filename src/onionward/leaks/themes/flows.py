@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Iterator
 
 from onionward.leaks import packets
-from onionward.leaks.model import Account, Attempt, Place, Probe, Vector
+from onionward.leaks.model import Account, Attempt, Needs, Place, Probe, Vector
 from onionward.leaks.themes.inbound import segment, tcp_service
 from onionward.leaks.tools import (
     IPPROTO_MPTCP,
@@ -125,11 +125,11 @@ def _flow(
     return probe
 
 
-def _in_process(ending: signal.Signals | None, *, fill: bool) -> Probe:
+def _in_process(ending: signal.Signals | None, *, fill: bool, to: str = "web4") -> Probe:
     """The flow belongs to a process that then ends, by itself or by a signal."""
 
     def probe(attempt: Attempt) -> Iterator[None]:
-        with opened(attempt, "web4", "hold") as sock:
+        with opened(attempt, to, "hold") as sock:
             if fill:
                 _fill(sock, attempt)
             go, tell = os.pipe()
@@ -144,6 +144,9 @@ def _in_process(ending: signal.Signals | None, *, fill: bool) -> Probe:
             if ending:
                 os.kill(child, ending)
         finally:
+            # a byte and not the end of the pipe, which processes of other attempts hold open too
+            with contextlib.suppress(BrokenPipeError):
+                os.write(tell, b".")
             os.close(tell)
             os.waitpid(child, 0)
         time.sleep(0.3)
@@ -325,6 +328,18 @@ _DATAGRAMS: tuple[tuple[str, str, str, Probe], ...] = (
      _datagrams("web4", word="speak", answer=False)),
 )  # fmt: skip
 
+_UNLISTED: tuple[tuple[str, str, str, Probe], ...] = (
+    ("send", "the application sends", SEES_LETTER, _flow(_send, to="neighbour4")),
+    ("send6", "the application sends, IPv6", SEES_FLOW6, _flow(_send, to="neighbour6")),
+    ("close", "the application closes", SEES_FIN, _flow(_close, to="neighbour4")),
+    ("killed", "the application is killed with data unsent", SEES_FLOW,
+     _in_process(signal.SIGKILL, fill=True, to="neighbour4")),
+    ("server-speaks", "the server speaks first", SEES_FLOW,
+     _flow(_await_peer, word="speak", to="neighbour4")),
+    ("udp4", "UDP", "udp and src port {n}", _datagrams("neighbour4")),
+    ("udp6", "UDP over IPv6", "udp and src port {n}", _datagrams("neighbour6")),
+)  # fmt: skip
+
 _FORGOTTEN: tuple[tuple[str, str, str, Probe], ...] = (
     ("send", "the application sends", SEES_LETTER, _forgotten(_send)),
     ("send6", "the application sends, IPv6", SEES_FLOW6,
@@ -349,6 +364,18 @@ VECTORS: tuple[Vector, ...] = (
     *(
         Vector(f"before.{name}", "P1", f"TCP opened before: {title}", sees, probe, prepared=True)
         for name, title, sees, probe in _BEFORE
+    ),
+    *(
+        Vector(
+            f"unlisted.{name}",
+            "P1",
+            f"opened to a host bypassed until now: {title}",
+            sees,
+            probe,
+            needs=Needs.BYPASS,
+            prepared=True,
+        )
+        for name, title, sees, probe in _UNLISTED
     ),
     Vector("before.time-wait", "P3", "a connection in TIME_WAIT acknowledges", SEES_FLOW,
            _time_wait, prepared=True),

@@ -46,6 +46,8 @@ def _in_child(attempt: Attempt, inside: Probe, lines: list[str], go: int, ready:
         ip_batch(*lines)
         with contextlib.suppress(ConnectionError):
             inside(attempt)
+        # what still waits for an address to be resolved would go with the namespace
+        time.sleep(0.05)
         status = 0
     except BaseException:  # noqa: BLE001  a forked child must not return into its parent's code
         traceback.print_exc()

@@ -8,8 +8,8 @@ import struct
 from collections.abc import Iterator
 
 from onionward.leaks import packets
-from onionward.leaks.model import Attempt, Place, Probe, Vector
-from onionward.leaks.tools import Build, device, from_wire, sysctl
+from onionward.leaks.model import Attempt, Needs, Place, Probe, Vector
+from onionward.leaks.tools import Build, device, foreign_table, from_wire, sysctl
 
 _SECOND4 = "198.19.33.1"
 _SECOND6 = "2001:db8:33::1"
@@ -188,18 +188,49 @@ def _hop(who: str, whom: str, *, ttl: int = 64) -> Build:
     return build
 
 
-def _router_advert(attempt: Attempt) -> bytes:
-    """A router announces a prefix for three seconds: the host takes an address and says so."""
-    source = attempt.targets.router6
-    prefix = socket.inet_pton(socket.AF_INET6, "2001:db8:5::")
-    option = struct.pack("!BBBBIII16s", 3, 4, 64, 0xC0, 3, 3, 0, prefix)
-    body = packets.icmp6(source, "ff02::1", 134, 0, 64 << 24, bytes(8) + option)
-    return packets.ip6(source, "ff02::1", packets.ICMP6, body, hops=255)
+def _responder(group: str, port: int) -> Probe:
+    """A service that answers what is asked of a group, as avahi does."""
+
+    def probe(attempt: Attempt) -> Iterator[None]:
+        index = socket.if_nametoindex(attempt.targets.device)
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            request = struct.pack("=4s4si", socket.inet_aton(group), b"", index)
+            sock.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, request)
+            sock.bind((group, port))
+            yield
+            while select.select([sock], [], [], 0.05)[0]:
+                _, (host, number) = sock.recvfrom(2000)
+                with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as answer:
+                    answer.sendto(attempt.payload, (host, number))
+
+    return probe
 
 
-def _serve_a_while(_attempt: Attempt) -> Iterator[None]:
-    yield
-    select.select([], [], [], 1.2)
+def _serve_foreign(family: str, rules: str) -> Probe:
+    """Somebody else's table that answers strangers; `{n}` and `{device}` are filled in."""
+
+    def probe(attempt: Attempt) -> Iterator[None]:
+        text = rules.replace("{n}", str(attempt.number))
+        text = text.replace("{device}", attempt.targets.device)
+        with foreign_table(family, attempt.device, text):
+            yield
+
+    return probe
+
+
+_REJECTS = (
+    "chain c { type filter hook prerouting priority -400; tcp sport {n} reject with tcp reset; }"
+)
+_REJECTS_BELOW = (
+    'chain c { type filter hook ingress device "{device}" priority 0;'
+    " tcp sport {n} reject with tcp reset; }"
+)
+_PROXIES = (
+    "chain r { type filter hook prerouting priority -300; tcp sport {n} notrack; }\n"
+    "chain c { type filter hook input priority -10;"
+    " tcp sport {n} synproxy mss 1460 wscale 7 timestamp sack-perm; }"
+)
 
 
 def _serve_groups(attempt: Attempt) -> Iterator[None]:
@@ -283,8 +314,19 @@ _ROWS: tuple[_Row, ...] = (
     ("igmp-query", "L1", "the router asks for IPv4 groups", "igmp", _igmp_query, _serve_groups),
     ("mld-query", "L1", "the router asks for IPv6 groups",
      "ip6[6] = 0 and (ip6[48] = 143 or ip6[48] = 131)", _mld_query, _serve_groups),
-    ("router-advert", "L1", "a router's advertisement: a new address, whose group is reported",
-     "ip6[6] = 0 and ip6[48] = 143 and ip6[72] = 255", _router_advert, _serve_a_while),
+    ("mdns-group", "L1", "mDNS to the group, a responder runs", "udp and dst port {n}",
+     datagram(5353, who="neighbour4", whom="224.0.0.251"), _responder("224.0.0.251", 5353)),
+    ("llmnr-group", "L1", "LLMNR to the group, a responder runs", "udp and dst port {n}",
+     datagram(5355, who="neighbour4", whom="224.0.0.252"), _responder("224.0.0.252", 5355)),
+    ("ssdp-group", "L1", "SSDP to the group, a responder runs", "udp and dst port {n}",
+     datagram(1900, who="neighbour4", whom="239.255.255.250"),
+     _responder("239.255.255.250", 1900)),
+    ("foreign-reject", "X5", "somebody's rule rejects a stranger", _ANSWERS_TCP,
+     segment(_SYN, 0), _serve_foreign("inet", _REJECTS)),
+    ("foreign-reject-below", "X5", "somebody's rule rejects a stranger below IP", _ANSWERS_TCP,
+     segment(_SYN, 0), _serve_foreign("netdev", _REJECTS_BELOW)),
+    ("foreign-synproxy", "X5", "somebody's SYN proxy answers a stranger", _ANSWERS_TCP,
+     segment(_SYN, 0), _serve_foreign("inet", _PROXIES)),
     ("relay", "K1", "a forged SYN/ACK of a Tor relay", _ANSWERS_TCP,
      segment(_SYN_ACK, 0, who="relay"), None),
     ("hop-udp4", "F1", "a packet for somebody else, forwarding on", "udp and src port {n}",
@@ -321,6 +363,22 @@ _ROWS: tuple[_Row, ...] = (
      _echo(8, who="neighbour4", whom=_SECOND4), _serve_second),
 )  # fmt: skip
 
+# with the default, a neighbour is answered here
+_NEIGHBOURS: tuple[_Row, ...] = (
+    ("lan-closed-tcp4", "K1", "TCP of a neighbour to a closed port", _ANSWERS_TCP,
+     segment(_SYN, 0, **_LAN4), None),
+    ("lan-open-tcp4", "K1", "TCP of a neighbour to an open service", _ANSWERS_TCP,
+     segment(_SYN, 0, **_LAN4), tcp_service("host4")),
+    ("lan-open-tcp6", "K1", "TCP over IPv6 of a neighbour to an open service", _ANSWERS_TCP,
+     segment(_SYN, 0, **_LAN6), tcp_service("host6")),
+    ("lan-open-udp4", "K1", "UDP of a neighbour to an open service", _ANSWERS_UDP,
+     datagram(0, **_LAN4), _udp_service("host4")),
+    ("lan-ping4", "K1", "ping of a neighbour", "icmp[0] = 0 and icmp[4:2] = {n}",
+     _echo(8, **_LAN4), None),
+    ("lan-ping6", "K1", "ping over IPv6 of a neighbour",
+     "icmp6 and ip6[40] = 129 and ip6[44:2] = {n}", _echo(128, **_LAN6), None),
+)  # fmt: skip
+
 VECTORS: tuple[Vector, ...] = tuple(
     Vector(
         f"in.{name}",
@@ -329,7 +387,9 @@ VECTORS: tuple[Vector, ...] = tuple(
         sees,
         from_wire(build),
         place=Place.WIRE,
+        needs=needs,
         serve=serve,
     )
-    for name, family, title, sees, build, serve in _ROWS
+    for needs, rows in ((Needs.NOTHING, _ROWS), (Needs.SILENCE, _NEIGHBOURS))
+    for name, family, title, sees, build, serve in rows
 )

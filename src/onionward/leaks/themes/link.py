@@ -14,10 +14,13 @@ from onionward.leaks.tools import (
     SEES_UDP,
     SOL_PACKET,
     Build,
+    ask,
     bound,
     frame,
     owned_by,
     send_frame,
+    tcp,
+    udp,
 )
 
 _EVERYBODY = "ff:ff:ff:ff:ff:ff"
@@ -187,7 +190,30 @@ _FRAMES: tuple[tuple[str, str, str, Probe], ...] = (
      "udp and src port 68 and udp[8:2] = {n}", frame(_dhcp_unicast)),
 )  # fmt: skip
 
+
+def _asks4(last: int) -> str:
+    return f"arp[6:2] = 1 and arp[24:4] = {0xC6120000 + last:#x}"
+
+
+def _asks6(last: int) -> str:
+    return f"icmp6 and ip6[40] = 135 and ip6[60:4] = {last:#x}"
+
+
+# a program that tries an address of the link makes the kernel ask everybody for it
+_ASKING = tuple(
+    Vector(f"asking.{name}", "L1", f"the kernel asks the link for an address: {title}", sees, probe)
+    for name, title, sees, probe in (
+        ("tcp4", "TCP", _asks4(71), tcp("198.18.0.71", 80)),
+        ("udp4", "UDP", _asks4(72), udp("198.18.0.72", 4433)),
+        ("bound4", "TCP tied to the uplink", _asks4(73), tcp("198.18.0.73", 80, bound)),
+        ("dns4", "DNS", _asks4(74), ask("198.18.0.74")),
+        ("tcp6", "TCP over IPv6", _asks6(0x71), tcp("2001:db8::71", 80)),
+        ("udp6", "UDP over IPv6", _asks6(0x72), udp("2001:db8::72", 4433)),
+    )
+)
+
 VECTORS: tuple[Vector, ...] = (
+    *_ASKING,
     *(
         Vector(f"frame.{name}", "L2", f"a frame by AF_PACKET: {title}", sees, probe, Account.ROOT)
         for name, title, sees, probe in _FRAMES

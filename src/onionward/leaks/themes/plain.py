@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 
 from onionward.leaks import packets
-from onionward.leaks.model import Account, Attempt, Vector
+from onionward.leaks.model import Account, Attempt, Needs, Probe, Vector
 from onionward.leaks.tools import (
     IP_PKTINFO,
     IPPROTO_MPTCP,
@@ -23,9 +23,12 @@ from onionward.leaks.tools import (
     mapped,
     multicast,
     open_socket,
+    owned_by,
     ping,
     sees_payload4,
+    segment_route,
     sockaddr,
+    sysctl,
     tcp,
     udp,
 )
@@ -253,6 +256,26 @@ _PINGS = tuple(
     )
 )
 
+
+def _ping_socket(to: str) -> Probe:
+    """Ping without root, where the administrator allows it (ping_group_range)."""
+
+    def probe(attempt: Attempt) -> None:
+        family, where = sockaddr(attempt.address(to), 0)
+        six = family == socket.AF_INET6
+        protocol = packets.ICMP6 if six else packets.ICMP
+        request = packets.icmp(128 if six else 8, 0, attempt.number << 16 | 1, attempt.payload)
+        with (
+            sysctl("net/ipv4/ping_group_range", "0 2147483647"),
+            owned_by(attempt.targets.user_account),
+            socket.socket(family, socket.SOCK_DGRAM, protocol) as sock,
+        ):
+            sock.bind(("", attempt.number))
+            sock.sendto(request, where)
+
+    return probe
+
+
 _SOURCE_ROUTE = Vector(
     "udp.source-route",
     "U1",
@@ -262,8 +285,54 @@ _SOURCE_ROUTE = Vector(
     Account.ROOT,
 )
 
+_SOURCE_ROUTE_TCP = Vector(
+    "tcp.source-route",
+    "U1",
+    "TCP with a source route by way of the router",
+    "ip proto 6 and ip[0] & 15 > 5 and src port {n}",
+    tcp("stranger4", 4434, ip_options(_ROUTE)),
+    Account.ROOT,
+)
+_BYPASS = (
+    Vector(
+        "bypass.source-route",
+        "U1",
+        "UDP with a source route by way of a bypassed router",
+        "ip proto 17 and ip[0] & 15 > 5 and src port {n}",
+        udp("stranger4", 4433, ip_options(_ROUTE)),
+        Account.ROOT,
+        needs=Needs.BYPASS,
+    ),
+    Vector(
+        "bypass.segment-route",
+        "V6",
+        "UDP with an IPv6 segment route by way of a bypassed host",
+        "ip6[6] = 43 and ip6 dst host {neighbour6}",
+        udp("stranger6", 4433, segment_route("neighbour6")),
+        needs=Needs.BYPASS,
+    ),
+)
+
 VECTORS: tuple[Vector, ...] = (
     _SOURCE_ROUTE,
+    _SOURCE_ROUTE_TCP,
+    *_BYPASS,
+    Vector(
+        "ping.socket4",
+        "U1",
+        "ping without root",
+        SEES_PING4,
+        _ping_socket("stranger4"),
+        Account.ROOT,
+    ),
+    Vector(
+        "ping.socket6",
+        "V6",
+        "ping without root over IPv6",
+        SEES_PING6,
+        _ping_socket("stranger6"),
+        Account.ROOT,
+    ),
     *_TCP,
     *_UDP,
     _udplite("web4"),

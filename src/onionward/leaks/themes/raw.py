@@ -6,7 +6,7 @@ import socket
 import struct
 
 from onionward.leaks import packets
-from onionward.leaks.model import Account, Attempt, Vector
+from onionward.leaks.model import Account, Attempt, Needs, Probe, Vector
 from onionward.leaks.tools import (
     SEES_PING4,
     SEES_TCP,
@@ -138,16 +138,21 @@ def _dhcp_shaped(to: str) -> Build:
     return build
 
 
-def _repaired(attempt: Attempt) -> None:
-    # a connection restored from a checkpoint exists without a handshake and without conntrack
-    sock = open_socket(attempt.targets.web4, socket.SOCK_STREAM, attempt)
-    try:
-        sock.setsockopt(socket.IPPROTO_TCP, _TCP_REPAIR, 1)
-        sock.connect((attempt.targets.web4, 80))
-        sock.setsockopt(socket.IPPROTO_TCP, _TCP_REPAIR, 0)
-        sock.send(attempt.payload)
-    finally:
-        abort(sock)
+def _repaired(to: str, port: int) -> Probe:
+    """A connection restored from a checkpoint: without a handshake and without conntrack."""
+
+    def probe(attempt: Attempt) -> None:
+        address = attempt.address(to)
+        sock = open_socket(address, socket.SOCK_STREAM, attempt)
+        try:
+            sock.setsockopt(socket.IPPROTO_TCP, _TCP_REPAIR, 1)
+            sock.connect((address, port))
+            sock.setsockopt(socket.IPPROTO_TCP, _TCP_REPAIR, 0)
+            sock.send(attempt.payload)
+        finally:
+            abort(sock)
+
+    return probe
 
 
 _SHAPES = (
@@ -229,8 +234,8 @@ _ODD: tuple[tuple[str, str, str, str, Build], ...] = (
     ("raw.icmp-about-tor", "U1", "an ICMP error about a flow to a relay",
      "icmp[0] = 3 and icmp[28:2] = {n}",
      _icmp(3, 3, about=_segment(packets.ACK, to="relay"))),
-    ("raw.fragment-first", "U1", "a first fragment", "ip[4:2] = {n}", _fragment4(0, more=True)),
-    ("raw.fragment-last", "U1", "a last fragment alone", "ip[4:2] = {n}",
+    ("raw.fragment-first", "U1", "a first fragment", "ip[4:2] = {n} and ip[6:2] = 0x2000", _fragment4(0, more=True)),
+    ("raw.fragment-last", "U1", "a last fragment alone", "ip[4:2] = {n} and ip[6:2] = 100",
      _fragment4(100, more=False)),
     ("raw.fragment6", "V6", "an IPv6 fragment alone", "ip6[6] = 44 and ip6[46:2] = {n}",
      _fragment6),
@@ -269,7 +274,16 @@ VECTORS: tuple[Vector, ...] = (
         "C1",
         "a TCP connection restored from a checkpoint goes on",
         SEES_TCP,
-        _repaired,
+        _repaired("web4", 80),
         Account.ROOT,
+    ),
+    Vector(
+        "bypass.repaired-dns",
+        "D1",
+        "a restored connection to the DNS of a bypassed LAN goes on",
+        SEES_TCP,
+        _repaired("neighbour4", 53),
+        Account.ROOT,
+        needs=Needs.BYPASS,
     ),
 )
