@@ -189,7 +189,7 @@ def test_killed_at_every_change_of_the_first_up(stage: Stage) -> None:
 def test_killed_at_random_moments_of_up(stage: Stage) -> None:
     before = stage.machine.snapshot()
     chance = random.Random(7)  # noqa: S311  # moments, not secrets
-    for _ in range(6):
+    for _ in range(5):
         process = stage.machine.spawn(*stage.command(0, "up"))
         victim = inside_pid(process)
         log = stage.machine.path(LOG)
@@ -207,7 +207,7 @@ def test_killed_at_random_moments_of_up(stage: Stage) -> None:
         stage.restored(before)
 
 
-@pytest.mark.parametrize("delay", [0.0, 0.5, 0.9, 1.3])
+@pytest.mark.parametrize("delay", [0.0, 0.5, 1.0])
 def test_tor_killed_during_up(stage: Stage, delay: float) -> None:
     machine = stage.machine
     before = machine.snapshot()

@@ -57,7 +57,7 @@ def test_twenty_times_up_and_down_leave_nothing(machine: Machine) -> None:
         machine.up()
         groups.add(made_groups(machine))
         machine.down()
-        assert difference(before, machine.snapshot()) == ""
+    assert difference(before, machine.snapshot()) == ""
     assert len(groups) == 20
     assert [group for group in groups if group.exists()] == []
     assert not machine.path(JOURNAL).exists()

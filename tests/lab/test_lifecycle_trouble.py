@@ -72,8 +72,8 @@ def test_tor_killed_while_routed(machine: Machine) -> None:
 @pytest.mark.parametrize(
     ("listener", "key"),
     [
-        ("socket(); t.bind(('127.0.0.1', 940)); t.listen()", "trans_port"),
-        ("socket(s.AF_INET6); t.bind(('::1', 940)); t.listen()", "trans_port"),
+        ("create_server(('127.0.0.1', 940))", "trans_port"),
+        ("create_server(('::1', 940), family=s.AF_INET6)", "trans_port"),
         ("socket(type=s.SOCK_DGRAM); t.bind(('127.0.0.1', 941))", "dns_port"),
     ],
 )

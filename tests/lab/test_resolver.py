@@ -113,7 +113,6 @@ def test_it_comes_back_exactly(machine: Machine, shape: str) -> None:
     assert (report["state"], report["resolver"], report["problems"]) == ("routed", "tor", [])
     assert machine.lab.web4 in machine.output("getent", "ahosts", "v4.example.test")
     assert listing(machine)["target"] == files["target"] or "mounted" in shape
-    machine.up()  # the original is not forgotten over a second one
     machine.down()
     assert listing(machine) == files
     assert difference(everything, machine.snapshot()) == ""
@@ -140,6 +139,15 @@ def test_what_somebody_else_wrote_is_left_alone(machine: Machine, shape: str, ch
     assert "changed by somebody else" in done.stdout + done.stderr
     assert listing(machine)["resolv.conf"] == theirs
     assert not os.path.lexists(machine.path(WAITING))
+
+
+def test_second_up_does_not_forget_the_original(machine: Machine) -> None:
+    machine.output("sh", "-c", SHAPES["relative link"])
+    files = listing(machine)
+    machine.up()
+    machine.up()
+    machine.down()
+    assert listing(machine) == files
 
 
 def test_file_that_somebody_else_made_is_left_alone(machine: Machine) -> None:
