@@ -46,8 +46,6 @@ def _in_child(attempt: Attempt, inside: Probe, lines: list[str], go: int, ready:
         ip_batch(*lines)
         with contextlib.suppress(ConnectionError):
             inside(attempt)
-        # what still waits for an address to be resolved would go with the namespace
-        time.sleep(0.05)
         status = 0
     except BaseException:  # noqa: BLE001  a forked child must not return into its parent's code
         traceback.print_exc()
@@ -71,6 +69,9 @@ def _behind(inside: Probe) -> Probe:
             f"address add {_INSIDE4}/24 dev {peer}",
             f"address add {_INSIDE6}/64 dev {peer} nodad",
             f"link set {peer} up",
+            # known from the start: to ask for them takes time, and only once
+            f"neighbour add {_OUTSIDE4} lladdr {attempt.hardware} dev {peer}",
+            f"neighbour add {_OUTSIDE6} lladdr {attempt.hardware} dev {peer}",
             f"route add default via {_OUTSIDE4}",
             f"route add ::/0 via {_OUTSIDE6}",
         ]
@@ -85,7 +86,8 @@ def _behind(inside: Probe) -> Probe:
                 _forwarding(),
                 device(
                     name,
-                    f"link add {name} type veth peer name {peer} netns {child}",
+                    f"link add {name} address {attempt.hardware} type veth"
+                    f" peer name {peer} netns {child}",
                     f"address add {_OUTSIDE4}/24 dev {name}",
                     f"address add {_OUTSIDE6}/64 dev {name} nodad",
                     f"link set {name} up",
