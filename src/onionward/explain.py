@@ -21,8 +21,8 @@ _LINK_LOCAL = ipaddress.ip_network("fe80::/10")
 _DHCP6 = (ipaddress.ip_network("ff02::1:2"), _LINK_LOCAL)
 _EVERYBODY = ipaddress.ip_address("255.255.255.255")
 # the kernel takes 0.0.0.0 and :: for loopback
-_LOOPBACK4 = (ipaddress.ip_network("127.0.0.0/8"), ipaddress.ip_network("0.0.0.0"))
-_LOOPBACK6 = (ipaddress.ip_network("::1"), ipaddress.ip_network("::"))
+_LOOPBACK4 = (ipaddress.ip_network("127.0.0.0/8"), ipaddress.ip_network("0.0.0.0/32"))
+_LOOPBACK6 = (ipaddress.ip_network("::1"), ipaddress.ip_network("::/128"))
 
 State = Literal["blocked", "routed"]
 Outcome = Literal["trans-port", "dns-port", "local", "direct", "refused"]
@@ -30,7 +30,7 @@ Outcome = Literal["trans-port", "dns-port", "local", "direct", "refused"]
 
 @dataclass(frozen=True, slots=True)
 class Packet:
-    """The first packet of an exchange, sent by a program from one of this machine's addresses.
+    """A packet that a program sends from one of this machine's addresses, and that is no answer.
 
     Attributes:
         protocol: "tcp", "udp", "icmp", "ipv6-icmp" or another name of /etc/protocols.
@@ -40,6 +40,8 @@ class Packet:
         source_port: of TCP and UDP when it matters (DHCP, kept connections), otherwise None.
         source: its address when it matters (kept connections), otherwise None.
         from_tor: whether the socket was made in tor's control group.
+        opens: whether it opens a connection, as the first packet of TCP does; others may belong to
+            a kept one.
 
     """
 
@@ -50,6 +52,7 @@ class Packet:
     source_port: int | None = None
     source: Address | None = None
     from_tor: bool = False
+    opens: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,18 +87,25 @@ _OUTCOMES = {
 
 @dataclass(frozen=True, slots=True)
 class _Machine:
-    """Addresses that the kernel has special routes for (`fib daddr type` in the rules)."""
+    """Addresses that the kernel has special routes for (`fib daddr type` in the rules).
+
+    Attributes:
+        local: its own.
+        networks: what is routed to loopback.
+        shared: broadcast addresses of IPv4, anycast addresses of IPv6.
+
+    """
 
     local: frozenset[Address]
     networks: tuple[Network, ...]
-    broadcast: frozenset[Address]
+    shared: frozenset[Address]
 
     def is_local(self, address: Address) -> bool:
         here = address in self.local or contains(self.networks, address)
-        return here and address not in self.broadcast
+        return here and address not in self.shared
 
     def is_unicast(self, address: Address) -> bool:
-        return not address.is_multicast and address not in self.broadcast
+        return not address.is_multicast and address not in self.shared
 
 
 def explain(
@@ -112,8 +122,8 @@ def explain(
         policy: in force.
         packet: to judge.
         own: addresses of this machine besides loopback.
-        attached: networks of its interfaces one by one, for their broadcast addresses; without
-            them those of the policy are taken, where adjacent ones are merged.
+        attached: networks of its interfaces one by one, for their broadcast and anycast addresses;
+            without them those of the policy are taken, where adjacent ones are merged.
         state: "routed", or "blocked" while tor starts.
 
     """
@@ -124,13 +134,16 @@ def explain(
 
 def _machine(policy: Policy, own: Iterable[Address], attached: Iterable[Network]) -> _Machine:
     # addresses of .onion names are local routes (lifecycle, virtual route)
-    ipv6 = (*_LOOPBACK6, policy.virtual6) if policy.ipv6 else ()
-    broadcast = {n.broadcast_address for n in attached if n.version == 4 and n.prefixlen <= 30}
-    return _Machine(
-        frozenset(own),
-        (*_LOOPBACK4, *ipv6),
-        frozenset({*broadcast, _EVERYBODY, _LOOPBACK4[0].broadcast_address}),
-    )
+    networks = (*_LOOPBACK4, *((*_LOOPBACK6, policy.virtual6) if policy.ipv6 else ()))
+    shared = (address for n in (*attached, *networks) for address in _shared(n))
+    return _Machine(frozenset(own), networks, frozenset({_EVERYBODY, *shared}))
+
+
+def _shared(network: Network) -> tuple[Address, ...]:
+    """The broadcast address of a network, or the anycast address of its routers."""
+    if network.version == 4:
+        return (network.broadcast_address,) if network.prefixlen <= 30 else ()
+    return (network.network_address,) if network.prefixlen <= 126 else ()
 
 
 def _redirected(policy: Policy, packet: Packet, machine: _Machine) -> Verdict | None:
@@ -161,9 +174,9 @@ def _passed(policy: Policy, packet: Packet, machine: _Machine, state: State) -> 
         return Verdict("local", "the address belongs to this machine", "output")
     if _is_kept(policy, packet):
         return Verdict("direct", "its peer had opened the connection before `up`", "output")
-    if packet.uid == policy.tor_uid and packet.protocol == "tcp":
-        if packet.from_tor or policy.tor_cgroup is None:
-            return Verdict("direct", "it is tor itself", "tor")
+    if _is_tor(policy, packet):
+        leaves = not contains(machine.networks, to)
+        return Verdict("direct" if leaves else "local", "it is tor itself", "tor")
     if _is_dhcp(policy, packet):
         return Verdict("direct", "it is a DHCP client", "answers")
     if (
@@ -222,14 +235,17 @@ def _is_name_port(packet: Packet) -> bool:
     return packet.protocol in ("tcp", "udp") and packet.port in NAME_PORTS
 
 
+def _is_tor(policy: Policy, packet: Packet) -> bool:
+    in_group = packet.from_tor or policy.tor_cgroup is None
+    return packet.uid == policy.tor_uid and packet.protocol == "tcp" and in_group
+
+
 def _is_kept(policy: Policy, packet: Packet) -> bool:
-    if packet.protocol != "tcp" or None in (packet.port, packet.source, packet.source_port):
+    to, port = packet.destination, packet.port
+    source, source_port = packet.source, packet.source_port
+    if packet.opens or port is None or source is None or source_port is None:
         return False
-    assert packet.port is not None
-    assert packet.source is not None
-    assert packet.source_port is not None
-    flow = Flow(packet.destination, packet.port, packet.source, packet.source_port)
-    return flow in policy.kept
+    return packet.protocol == "tcp" and Flow(to, port, source, source_port) in policy.kept
 
 
 def _is_dhcp(policy: Policy, packet: Packet) -> bool:

@@ -58,6 +58,9 @@ def test_sessions_from_the_link_survive_and_outward_ones_do_not(machine: Machine
         assert wire.packets(), "the witness does not see what leaves in clear"
         machine.up()
         seen = len(wire.packets())
+        # also those that only wait are told
+        for address in (lab.web4, lab.web6):
+            assert machine.output("ss", "-Htn", "state", "connected", "dst", address) == ""
         for session in outward:
             assert say(session, "secret") in ("ECONNRESET", "ECONNABORTED", "EPIPE", "ETIMEDOUT")
         assert say(inward, "routed") == "got routed"

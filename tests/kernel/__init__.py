@@ -1,0 +1,1 @@
+"""What the real kernel does with real packets, in network namespaces of the tests' own; no Tor."""

@@ -1,0 +1,109 @@
+"""`explain` says what the kernel does.
+
+Machines, policies and packets are drawn; each packet is sent for real under the rules of its
+policy, and what becomes of it is compared with the verdict. The draws are the same in every run;
+with ONIONWARD_TEST_SEED=<number> others are drawn.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Callable
+
+import pytest
+from hypothesis import HealthCheck, given, seed, settings
+
+from onionward.explain import Verdict, explain
+from onionward.render import nftables
+from tests.kernel.cases import Case, Send, cases
+from tests.kernel.fates import expected, report
+from tests.kernel.machine import Machine
+
+MOST = 40  # packets for each policy
+_SEED = os.environ.get("ONIONWARD_TEST_SEED")
+
+
+def drawn(examples: int) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """So many examples, from the seed of the environment when there is one."""
+    chosen = settings(
+        max_examples=examples,
+        deadline=None,
+        derandomize=_SEED is None,
+        database=None,
+        suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+    )
+
+    def decorate(test: Callable[..., None]) -> Callable[..., None]:
+        return chosen(test) if _SEED is None else seed(int(_SEED))(chosen(test))
+
+    return decorate
+
+
+def rules(case: Case) -> str:
+    """What is rendered for the state of a case."""
+    ruleset = nftables.route if case.state == "routed" else nftables.block
+    return ruleset(case.policy).text
+
+
+def judged(case: Case, send: Send) -> Verdict:
+    link = case.link
+    return explain(
+        case.policy, send.packet, link.addresses, attached=link.networks, state=case.state
+    )
+
+
+def mismatches(machine: Machine, case: Case, text: str, tally: Counter[str]) -> list[str]:
+    """What the kernel does with the packets of a case otherwise than `explain` says."""
+    verdicts = [judged(case, send) for send in case.sends]
+    good = [expected(case, s, v) for s, v in zip(case.sends, verdicts, strict=True)]
+    batch = machine.try_out(case, text, good)
+    wrong = []
+    for number, happened in enumerate(batch.outcomes()):
+        send, verdict = case.sends[number], verdicts[number]
+        tally[f"{verdict.outcome} IPv{send.packet.destination.version}"] += 1
+        if happened not in good[number]:
+            wrong.append(report(case, send, verdict, happened, batch.fates[number]))
+    wrong += [f"nobody was asked to send this, but it left: {frame}" for frame in batch.strays]
+    return wrong
+
+
+def hold(machine: Machine, case: Case, tally: Counter[str]) -> None:
+    wrong = mismatches(machine, case, rules(case), tally)
+    if wrong:
+        raise AssertionError(f"{len(wrong)} of {len(case.sends)} packets\n\n{wrong[0]}")
+
+
+def enough(tally: Counter[str], pairs: int, outcomes: tuple[str, ...]) -> None:
+    """Nothing is shown by packets that were not sent."""
+    assert tally.total() >= pairs, tally
+    for outcome in outcomes:
+        for family in ("IPv4", "IPv6"):
+            assert tally[f"{outcome} {family}"] >= 20, tally
+
+
+@pytest.mark.timeout(900)  # a failure takes a while to shrink
+def test_routed(machine: Machine) -> None:
+    tally: Counter[str] = Counter()
+
+    @drawn(examples=160)
+    @given(cases("routed", MOST))
+    def agree(case: Case) -> None:
+        hold(machine, case, tally)
+
+    agree()
+    enough(tally, 2000, ("trans-port", "dns-port", "local", "direct", "refused"))
+
+
+@pytest.mark.timeout(900)
+def test_blocked(machine: Machine) -> None:
+    """Nothing gets out but tor's TCP, DHCP and what kept connections still have to say."""
+    tally: Counter[str] = Counter()
+
+    @drawn(examples=50)
+    @given(cases("blocked", MOST))
+    def agree(case: Case) -> None:
+        hold(machine, case, tally)
+
+    agree()
+    enough(tally, 500, ("local", "direct", "refused"))
