@@ -59,7 +59,7 @@ def test_sessions_from_the_link_survive_and_outward_ones_do_not(machine: Machine
         machine.up()
         seen = len(wire.packets())
         # also those that only wait are told
-        for address in (lab.web4, lab.web6):
+        for address in (lab.web4, f"[{lab.web6}]"):
             assert machine.output("ss", "-Htn", "state", "connected", "dst", address) == ""
         for session in outward:
             assert say(session, "secret") in ("ECONNRESET", "ECONNABORTED", "EPIPE", "ETIMEDOUT")
