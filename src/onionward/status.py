@@ -12,6 +12,7 @@ from onionward import state
 from onionward.backend import nftables as backend
 from onionward.dns import file as resolver
 from onionward.paths import Paths
+from onionward.render.resolver import resolv_conf
 from onionward.system import System
 from onionward.tor import process as tor_process
 
@@ -58,11 +59,11 @@ def gather(system: System, paths: Paths) -> Status:
     """
     journal = state.load(paths)
     if journal is None and not paths.runtime.exists() and not backend.any_table(system):
-        return _without_journal(None, ())
+        return _without_journal(paths, None, ())
     pids = tor_process.running(paths)
     held = backend.read(system)
     if journal is None:
-        return _without_journal(held, pids)
+        return _without_journal(paths, held, pids)
     problems = []
     now: Literal["blocked", "routed", "open"] = (
         "open" if held is None else backend.held_state(held) or journal.state
@@ -123,11 +124,12 @@ def _unwatched(watched: tuple[str, ...]) -> list[str]:
     return sorted(present - {"lo"} - set(watched))
 
 
-def _without_journal(held: str | None, pids: tuple[int, ...]) -> Status:
+def _without_journal(paths: Paths, held: str | None, pids: tuple[int, ...]) -> Status:
     problems = []
-    if held is not None or pids:
+    saved = resolver.recognise(paths.resolv_conf, resolv_conf())
+    if held is not None or pids or saved is not None:
         problems.append(
-            "the journal is missing, but rules or a tor of onionward are there; "
+            "the journal is missing, but rules, a tor or a resolv.conf of onionward are there; "
             "`onionward down` removes them"
         )
     return Status(
@@ -137,7 +139,7 @@ def _without_journal(held: str | None, pids: tuple[int, ...]) -> Status:
         config=None,
         tor="running" if pids else "stopped",
         tor_pid=pids[0] if pids else None,
-        resolver="untouched",
+        resolver="tor" if saved and resolver.is_ours(paths.resolv_conf, saved) else "untouched",
         interfaces=(),
         counters=backend.counters(held or ""),
         problems=tuple(problems),

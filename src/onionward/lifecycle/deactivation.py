@@ -56,10 +56,9 @@ def down(system: System, paths: Paths, report: Reporter, *, force: bool = False)
     with at_work(system, paths):
         journal = _journal_or_empty(paths, force=force)
         if journal is None:
-            leftover = backend.any_table(system) or bool(tor_process.running(paths))
-            if not leftover:
-                return False
             journal = _recognised(paths)
+            if not (backend.any_table(system) or journal.undo.keys() & {"tor", "resolver"}):
+                return False
         try:
             undo_everything(system, paths, journal, report, force=force)
         except KeyboardInterrupt:
