@@ -304,6 +304,40 @@ def test_lost_journal(machine: Machine) -> None:
     assert difference(before, machine.snapshot()) == ""
 
 
+def test_lost_journal_after_a_reboot(machine: Machine) -> None:
+    machine.up()
+    original = machine.journal()["undo"]["resolver"]["kind"]
+    assert original == "renamed"
+    before = machine.path("/etc/.resolv.conf.before-onionward").read_text()
+    reboot(machine)
+    machine.path(JOURNAL).unlink()
+    report = machine.status()
+    assert (report["state"], report["resolver"]) == ("off", "tor")
+    assert any("resolv.conf" in problem for problem in report["problems"])
+    machine.down()
+    assert machine.path("/etc/resolv.conf").read_text() == before
+    assert machine.status()["problems"] == []
+
+
+def test_interrupted_down_says_so_and_goes_on_later(machine: Machine) -> None:
+    before = machine.snapshot()
+    machine.up()
+    pid = str(machine.tor_pids()[0])
+    machine.output("kill", "-STOP", pid)  # so that there is something to wait for
+    with Wire(machine) as wire:
+        process = machine.spawn("onionward", "--verbose", "down")
+        victim = inside_pid(process)
+        lock = machine.path("/run/onionward/lock")
+        mine = machine.path(f"/proc/{pid}/status")
+        until("down asks tor to end", lambda: "ShdPnd:\t0000000000004000" in mine.read_text())
+        assert lock.exists()
+        subprocess.run(["kill", "-INT", str(victim)], check=True)
+        assert process.wait(10) == 1
+        wire.assert_silent()
+    machine.down()
+    assert difference(before, machine.snapshot()) == ""
+
+
 def test_account_that_was_removed_is_made_again(machine: Machine) -> None:
     machine.up()
     machine.down()
