@@ -121,6 +121,7 @@ _ANYWHERE = st.builds(
     st.sampled_from(["2001:db8:18::2", "2001:db8:ff::7", "fd00:7::9", "2606:4700::1111"]),
     st.integers(9, 128),
 )
+_PUBLIC = tuple(map(addr, ("1.1.1.1", "2606:4700::1111", "198.18.200.1", "2001:db8:ff::1")))
 _PLACES_TEXT = """
     1.1.1.1 2606:4700::1111 198.18.200.1 2001:db8:ff::1 198.18.0.1 2001:db8:18::1 fe80::1
     127.0.0.1 ::1 127.0.0.53 127.255.255.254 127.255.255.255 0.0.0.0 :: 0.0.0.1 224.0.0.1
@@ -247,8 +248,8 @@ def is_group(link: Link, address: Address) -> bool:
 
 @st.composite
 def _packets(draw: st.DrawFn, link: Link, destinations: st.SearchStrategy[Address]) -> Send:
-    account = draw(st.sampled_from(list(ACCOUNTS)))
-    to = draw(destinations)
+    account = draw(st.sampled_from(["ordinary", *ACCOUNTS, "root"]))
+    to = draw(st.one_of(destinations, destinations, st.sampled_from(_PUBLIC)))
     icmp = ("icmp", "ipv6-icmp") if to.version == 4 else ("ipv6-icmp", "icmp")
     likely = ["tcp"] * 5 + ["udp"] * 4 + [icmp[0]] * 2
     protocol = draw(st.sampled_from([*likely, *OTHERS, icmp[1]]))
