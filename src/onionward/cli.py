@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import click
 
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from onionward.system import System
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+_PORT = click.IntRange(1, 65535)
 
 
 def config_option(command: F) -> F:
@@ -157,27 +159,40 @@ def show(ctx: click.Context, config_path: str | None, what: str, state: str) -> 
 @cli.command()
 @config_option
 @click.option("--user", help="Account (name or number) that sends it; default: you.")
+@click.option("--tor", "is_tor", is_flag=True, help="Tor itself sends it.")
+@click.option("--source-port", type=_PORT, help="Where it matters: 68 and 546 are DHCP's.")
+@click.option(
+    "--state",
+    type=click.Choice(["routed", "blocked"]),
+    default="routed",
+    show_default=True,
+    help="What the machine is.",
+)
 @click.argument("protocol")
 @click.argument("address")
-@click.argument("port", type=click.IntRange(0, 65535), required=False)
+@click.argument("port", type=_PORT, required=False)
 @click.pass_context
 def explain(
     ctx: click.Context,
+    /,
     config_path: str | None,
-    user: str | None,
+    state: Literal["routed", "blocked"],
     protocol: str,
     address: str,
     port: int | None,
+    **sender: Any,
 ) -> None:
-    """Say what happens to a packet while routed, and by which rule.
+    """Say what happens to a packet, and by which rule; touch nothing.
 
     For example: onionward explain --user www-data udp 1.1.1.1 443
+
+    It is the first packet of an exchange: answers go to whom `inbound` admits.
     """
     from onionward import preview
 
     config = _load(ctx, config_path)
-    question = preview.Question(protocol.lower(), address, port, user)
-    click.echo(preview.explain(_system(ctx), config, question))
+    question = preview.Question(protocol.lower(), address, port, **sender)
+    click.echo(preview.explain(_system(ctx), config, question, state))
 
 
 @cli.group()

@@ -80,7 +80,7 @@ _OUTCOMES = {
     "trans-port": "through Tor",
     "dns-port": "to tor's resolver",
     "local": "stays on this machine",
-    "direct": "leaves directly, in clear",
+    "direct": "leaves directly",
     "refused": "refused at once",
 }
 
@@ -129,7 +129,8 @@ def explain(
     """
     machine = _machine(policy, own, tuple(attached) or policy.link)
     redirected = _redirected(policy, packet, machine) if state == "routed" else None
-    return redirected or _passed(policy, packet, machine, state) or _refused(policy, packet, state)
+    accepted = redirected or _passed(policy, packet, machine, state)
+    return accepted or _refused(policy, packet, machine, state)
 
 
 def _machine(policy: Policy, own: Iterable[Address], attached: Iterable[Network]) -> _Machine:
@@ -173,30 +174,35 @@ def _passed(policy: Policy, packet: Packet, machine: _Machine, state: State) -> 
     if machine.is_local(to):
         return Verdict("local", "the address belongs to this machine", "output")
     if _is_kept(policy, packet):
-        return Verdict("direct", "its peer had opened the connection before `up`", "output")
+        return Verdict("direct", "in clear, because its peer had opened it before `up`", "output")
     if _is_tor(policy, packet):
         leaves = not contains(machine.networks, to)
-        return Verdict("direct" if leaves else "local", "it is tor itself", "tor")
+        return Verdict("direct" if leaves else "local", _why_tor(policy), "tor")
     if _is_dhcp(policy, packet):
-        return Verdict("direct", "it is a DHCP client", "answers")
-    if (
-        state == "routed"
-        and contains(policy.bypass, to)
-        and packet.protocol in _BYPASS_PROTOCOLS
-        and not _is_name_port(packet)
-    ):
-        return Verdict("direct", f"{_holding(policy.bypass, to)} is bypassed", "bypass")
+        return Verdict("direct", "in clear, because it is a DHCP client", "answers")
+    bypassed = _holding(policy.bypass, to) if state == "routed" else None
+    if bypassed and packet.protocol in _BYPASS_PROTOCOLS and not _is_name_port(packet):
+        return Verdict("direct", f"in clear, because {bypassed} is bypassed", "bypass")
     return None
 
 
-def _refused(policy: Policy, packet: Packet, state: State) -> Verdict:
-    # a sender whose packet is dropped in the output hook gets EPERM; a connection is reset
-    answer = "a TCP reset" if packet.protocol == "tcp" else '"operation not permitted"'
-    reason = _why_refused(policy, packet, state)
-    return Verdict("refused", f"{reason}; the program gets {answer}", "output")
+def _refused(policy: Policy, packet: Packet, machine: _Machine, state: State) -> Verdict:
+    reason = _why_refused(policy, packet, machine, state)
+    return Verdict("refused", reason + _told(policy, packet, machine), "output")
 
 
-def _why_refused(policy: Policy, packet: Packet, state: State) -> str:
+def _told(policy: Policy, packet: Packet, machine: _Machine) -> str:
+    to = packet.destination
+    if packet.protocol != "tcp":
+        return '; the program gets "operation not permitted"'
+    if to.is_multicast or (to.version == 4 and not machine.is_unicast(to)):
+        return '; the program gets "network is unreachable"'
+    if to.version == 6 and not policy.ipv6:
+        return ""  # where loopback has no IPv6, a reset cannot come back over it
+    return "; the program gets a TCP reset"
+
+
+def _why_refused(policy: Policy, packet: Packet, machine: _Machine, state: State) -> str:
     """The reason that helps most; the rules only know that none has accepted it."""
     to = packet.destination
     bypassed = _holding(policy.bypass, to)
@@ -212,18 +218,18 @@ def _why_refused(policy: Policy, packet: Packet, state: State) -> str:
         return f"{bypassed} is bypassed, but never for name resolution"
     if bypassed:
         return f"{bypassed} is bypassed, but only for TCP, UDP and ICMP"
+    if to.is_multicast or (to.version == 4 and not machine.is_unicast(to)):
+        return "broadcast and multicast do not leave"
     if to.version == 6 and not policy.ipv6:
         return "tor cannot be reached over IPv6, because loopback has none"
     if virtual:
         return f"{virtual} is where .onion names are mapped, and Tor carries TCP only"
-    if to.is_multicast or to == _EVERYBODY:
-        return "broadcast and multicast do not leave"
     if contains((_LINK_LOCAL,), to):
         return "Tor cannot reach link-local addresses, and it is not bypassed"
     if contains(policy.unroutable, to):
         return "Tor cannot reach private addresses, and it is not bypassed"
     if packet.protocol == "tcp":
-        return "broadcast and multicast do not leave"
+        return "the address stands for any router of the link (anycast)"
     return "Tor carries TCP and names only"
 
 
@@ -238,6 +244,12 @@ def _is_name_port(packet: Packet) -> bool:
 def _is_tor(policy: Policy, packet: Packet) -> bool:
     in_group = packet.from_tor or policy.tor_cgroup is None
     return packet.uid == policy.tor_uid and packet.protocol == "tcp" and in_group
+
+
+def _why_tor(policy: Policy) -> str:
+    if policy.tor_cgroup is not None:
+        return "it is tor itself"
+    return "the account is tor's, and without control groups all its programs count as tor"
 
 
 def _is_kept(policy: Policy, packet: Packet) -> bool:

@@ -9,15 +9,16 @@ import ipaddress
 import os
 import pwd
 import socket
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from onionward.config.values import Config
 from onionward.errors import RefusedError
-from onionward.explain import Packet
+from onionward.explain import Packet, State
 from onionward.explain import explain as judge
 from onionward.facts import Facts, gather
+from onionward.networks import Address
 from onionward.paths import Paths
-from onionward.policy import Policy, derive
+from onionward.policy import ControlGroup, Policy, derive
 from onionward.render import nftables
 from onionward.render.resolver import resolv_conf
 from onionward.render.torrc import torrc
@@ -25,6 +26,15 @@ from onionward.system import System
 
 # Shown for an account that `up` would create.
 _ACCOUNT_TO_COME = 65533
+# Stands for the one that `up` would make; its name decides nothing.
+_GROUP_TO_COME = ControlGroup("onionward", 1)
+
+
+# Known even where /etc/protocols is missing (netbase).
+_PROTOCOLS = frozenset({"tcp", "udp", "icmp", "ipv6-icmp", "gre", "esp", "sctp"})
+_ICMP6 = frozenset({"icmpv6", "icmp6"})
+# (uid_t) -1 is nobody's (chown(2))
+_HIGHEST_UID = 2**32 - 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,13 +46,17 @@ class Question:
         address: where to.
         port: destination port, for TCP and UDP.
         user: name or number of the account, or None for the caller's.
+        source_port: where it matters, as for DHCP.
+        is_tor: whether it is tor itself that sends, whatever the account.
 
     """
 
     protocol: str
     address: str
-    port: int | None
-    user: str | None
+    port: int | None = None
+    user: str | None = None
+    source_port: int | None = None
+    is_tor: bool = False
 
 
 def show(system: System, config: Config, paths: Paths, what: str, state: str) -> str:
@@ -60,47 +74,86 @@ def show(system: System, config: Config, paths: Paths, what: str, state: str) ->
             return resolv_conf()
 
 
-def explain(system: System, config: Config, question: Question) -> str:
+def explain(system: System, config: Config, question: Question, state: State = "routed") -> str:
     """What becomes of a packet, in words.
 
     Raises:
         RefusedError: the packet cannot exist.
 
     """
-    packet = _packet(question)
+    packet = _packet(question, config.tor.user)
     facts = gather(system, config.tor.user)
-    return judge(_policy(config, facts), packet, facts.addresses).words()
+    group = None if facts.cgroup_mount is None else _GROUP_TO_COME
+    policy = replace(_policy(config, facts), tor_cgroup=group)
+    if question.is_tor:
+        packet = replace(packet, uid=policy.tor_uid, from_tor=True)
+    attached = [network for link in facts.links for network in link.networks]
+    return judge(policy, packet, facts.addresses, attached=attached, state=state).words()
 
 
-def _packet(question: Question) -> Packet:
+def _packet(question: Question, tor_user: str) -> Packet:
+    address = _address(question.address)
+    protocol = _protocol(question.protocol, address)
+    has_ports = protocol in ("tcp", "udp")
+    if has_ports and question.port is None:
+        raise RefusedError(
+            f"{protocol} needs a port",
+            f"for example: onionward explain {protocol} {address} 443",
+        )
+    if not has_ports and (question.port, question.source_port) != (None, None):
+        raise RefusedError(f"the rules ask for ports of tcp and udp only, not of {protocol}")
+    if question.is_tor and question.user is not None:
+        raise RefusedError("it is sent by tor or by an account: give --tor or --user, not both")
+    uid = _uid(question.user, tor_user)
+    return Packet(protocol, address, question.port, uid, question.source_port)
+
+
+def _address(text: str) -> Address:
+    if "%" in text:
+        bare = text.partition("%")[0]
+        raise RefusedError(
+            f"{text} names an interface, which the rules do not ask for", f"write {bare}"
+        )
     try:
-        address = ipaddress.ip_address(question.address)
+        address = ipaddress.ip_address(text)
     except ValueError:
         raise RefusedError(
-            f"{question.address} is not an address", "for example: 1.1.1.1 or 2606:4700::1111"
+            f"{text!r} is not an address",
+            "for example: 1.1.1.1 or 2606:4700::1111; names are not resolved here",
         ) from None
-    try:
-        socket.getprotobyname(question.protocol)
-    except OSError:
-        raise RefusedError(
-            f"{question.protocol} is not a protocol", "for example: tcp, udp, icmp, gre"
-        ) from None
-    has_ports = question.protocol in ("tcp", "udp")
-    if has_ports != (question.port is not None):
-        words = "needs a port" if has_ports else "has no ports"
-        raise RefusedError(f"{question.protocol} {words}")
-    return Packet(question.protocol, address, question.port, _uid(question.user))
+    mapped = getattr(address, "ipv4_mapped", None)
+    # what a program sends to such an address is IPv4 (ipv6(7))
+    return mapped if isinstance(mapped, ipaddress.IPv4Address) else address
 
 
-def _uid(user: str | None) -> int:
+def _protocol(name: str, address: Address) -> str:
+    if name in _ICMP6 or (name == "icmp" and address.version == 6):
+        name = "ipv6-icmp"
+    if name == "ipv6-icmp" and address.version == 4:
+        raise RefusedError(f"{name} does not go to {address}", "for IPv4 write icmp")
+    if name not in _PROTOCOLS:
+        try:
+            socket.getprotobyname(name)
+        except OSError:
+            raise RefusedError(
+                f"{name!r} is not a protocol", "for example: tcp, udp, icmp, gre"
+            ) from None
+    return name
+
+
+def _uid(user: str | None, tor_user: str) -> int:
     if user is None:
         return os.getuid()
-    if user.isdecimal():
+    if user.isascii() and user.isdecimal():
+        if int(user) > _HIGHEST_UID:
+            raise RefusedError(f"{user} is not an account; the highest is {_HIGHEST_UID}")
         return int(user)
     try:
         return pwd.getpwnam(user).pw_uid
-    except KeyError:
-        raise RefusedError(f"there is no account {user}") from None
+    except (KeyError, ValueError):
+        if user == tor_user:
+            return _ACCOUNT_TO_COME
+        raise RefusedError(f"there is no account {user!r}", "give its name or its number") from None
 
 
 def _policy(config: Config, facts: Facts) -> Policy:
