@@ -35,6 +35,8 @@ def blocked(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tria
     (bench.host.root / NOWHERE.lstrip("/")).write_text(moved)
     relays = [(host.replace(AUTHORITIES, ELSEWHERE), port) for host, port in lab.relays]
     bench.exempt = replace(bench.exempt, relays=tuple(relays))
+    # what tor remembers of the network that is there would lead it to its relays
+    bench.run("rm", "--recursive", "--force", "/var/lib/onionward/tor")
     bench.configure(network=NOWHERE)
     up = subprocess.Popen(
         bench.onionward_command("up"), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True

@@ -181,7 +181,7 @@ def test_status_and_check_and_show_touch_nothing(machine: Machine) -> None:
         shown = machine.onionward("show", what)
         assert shown.returncode == 0, shown.stderr
         assert expected in shown.stdout
-    stamp = f"{machine.journal()['stamp']:#x}"
+    stamp = f"{machine.journal()['stamp']:#010x}"
     assert stamp in machine.output("nft", "list", "ruleset")
     assert stamp not in machine.onionward("show", "nftables").stdout
     assert machine.snapshot() == before
