@@ -131,7 +131,7 @@ _PLACES_TEXT = """
 """
 _PLACES = tuple(addr(text) for text in _PLACES_TEXT.split())
 _PORTS = (443, 80, 53, 853, 137, 138, 1900, 5353, 5355, 67, 547, 940, 941, 22, 1, 65535, 123)
-_LIKELY_PORTS = {"tcp": (443, 443, 53), "udp": (53, 53, 443)}
+_LIKELY_PORTS = {"tcp": (443, 443, 53) * 3, "udp": (53, 53, 53, 443) * 6}
 
 
 @st.composite
@@ -256,7 +256,7 @@ def _packets(draw: st.DrawFn, link: Link, destinations: st.SearchStrategy[Addres
     port = source_port = None
     raw, kind = True, SYN
     if protocol in ("tcp", "udp"):
-        port = draw(st.sampled_from(_LIKELY_PORTS[protocol] * 3 + _PORTS) | st.integers(1, 65535))
+        port = draw(st.sampled_from(_LIKELY_PORTS[protocol] + _PORTS) | st.integers(1, 65535))
         raw = protocol == "tcp" and (draw(st.integers(0, 3)) == 3 or is_group(link, to))
         kind = draw(st.sampled_from([SYN, ACK])) if raw else SYN
     if protocol == "udp" and draw(st.integers(0, 3)) == 3:
