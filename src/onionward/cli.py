@@ -206,10 +206,11 @@ def lab() -> None:
 def lab_up(ctx: click.Context, name: str) -> None:
     """Build the network and a host to protect."""
     from onionward import lab as lab_module
+    from onionward.progress import with_time
 
     _require_root("lab")
     _interrupt_on_signals()
-    built = lab_module.build(_system(ctx), name=name, progress=click.echo)
+    built = lab_module.build(_system(ctx), name=name, progress=with_time(click.echo))
     click.echo(f"try: onionward lab exec host -- curl http://{built.web4}/")
 
 

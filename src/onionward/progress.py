@@ -4,8 +4,19 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any
+
+
+def with_time(say: Callable[[str], object]) -> Callable[[str], None]:
+    """Put the seconds since this call before everything that is said."""
+    start = time.monotonic()
+
+    def timed(words: str) -> None:
+        say(f"[{time.monotonic() - start:6.2f} s] {words}")
+
+    return timed
 
 
 class Progress:

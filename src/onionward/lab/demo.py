@@ -24,6 +24,7 @@ from onionward.lab.targets import targets
 from onionward.leaks.model import Account, Attempt, Targets
 from onionward.leaks.vectors import CATALOGUE, number_of
 from onionward.leaks.wire import Capture, Exempt, Witness
+from onionward.progress import with_time
 from onionward.system import System
 
 # One of each kind of way out; the tests try all of the catalogue.
@@ -91,7 +92,8 @@ def run(system: System) -> int:
     name = f"demo-{os.getpid()}"
     console.print("[bold]A private Tor network on this machine[/] (no internet is used)")
     try:
-        lab = build(system, name=name, progress=lambda words: console.print(f"  {words}"))
+        progress = with_time(lambda words: console.print(words, markup=False))
+        lab = build(system, name=name, progress=progress)
         with tempfile.TemporaryDirectory(prefix="onionward-demo-") as directory:
             off, on = _off_and_on(lab, Path(directory), console)
     finally:
