@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 import click
@@ -12,6 +13,8 @@ from onionward.errors import OnionwardError
 
 def main() -> None:
     """Run the command line; errors become one message and an exit status."""
+    # modes are part of what is restored; a strange umask must not leak into files and tor
+    os.umask(0o022)
     try:
         cli(prog_name="onionward", standalone_mode=False)
     except OnionwardError as error:
@@ -23,8 +26,11 @@ def main() -> None:
     except (click.Abort, KeyboardInterrupt):
         _say("interrupted")
         sys.exit(1)
-    except BrokenPipeError:
-        sys.stderr.close()
+    except (OSError, UnicodeError) as error:
+        from onionward.progress import silence_stdout
+
+        silence_stdout()
+        _say(f"{error}; `onionward status` says what state the machine is in")
         sys.exit(1)
 
 

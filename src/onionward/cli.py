@@ -55,7 +55,7 @@ def _system(ctx: click.Context) -> System:
 @config_option
 @click.pass_context
 def cli(ctx: click.Context, config_path: str | None, *, verbose: bool) -> None:
-    """Route traffic through Tor at the packet filter, and prove that nothing escapes.
+    """Route traffic through Tor at the packet filter; nothing leaves in clear.
 
     Exit status: 0 done; 1 failed, and the state the machine is in is said; 2 wrong usage or
     configuration, and nothing was touched.
@@ -95,15 +95,15 @@ def down(ctx: click.Context, config_path: str | None, *, force: bool) -> None:
     del config_path  # what was done is in the journal, not in the configuration of today
     from onionward import lifecycle
     from onionward.paths import PATHS
-    from onionward.progress import Progress
+    from onionward.progress import Progress, say
 
     _require_root("down")
     _interrupt_on_signals()
     with Progress() as progress:
         if lifecycle.down(_system(ctx), PATHS, progress, force=force):
-            click.echo("off: everything is as it was; traffic leaves in clear")
+            say("off: everything is as it was; traffic leaves in clear")
         else:
-            click.echo("off already: nothing to put back")
+            say("off already: nothing to put back")
 
 
 @cli.command()

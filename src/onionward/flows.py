@@ -52,10 +52,13 @@ def _endpoint(text: str) -> tuple[Address, int]:
 def surviving(policy: Policy, flows: Iterable[Flow], own: Iterable[Address]) -> tuple[Flow, ...]:
     """Of the inbound connections those that the policy lets in, local ones aside."""
     addresses = set(own)
+    low, high = policy.ephemeral_ports
     return tuple(
         flow
         for flow in flows
-        if not flow.peer.is_loopback
+        # a port that the kernel gives to outward connections proves nothing
+        if not low <= flow.local_port <= high
+        and not flow.peer.is_loopback
         and flow.peer not in addresses
         and policy.admits_inbound(flow.peer)
     )

@@ -2,11 +2,27 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from types import TracebackType
 from typing import Any
+
+
+def say(words: str) -> None:
+    """Print a line; where nobody can read it, that is no reason to stop what is being done."""
+    try:
+        sys.stdout.write(words + "\n")
+        sys.stdout.flush()
+    except (OSError, ValueError):
+        silence_stdout()
+
+
+def silence_stdout() -> None:
+    """Send what is still to be printed nowhere, so that it fails no second time."""
+    sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115  # until the end of the program
 
 
 def with_time(say: Callable[[str], object]) -> Callable[[str], None]:
@@ -71,5 +87,4 @@ class Progress:
 
     @staticmethod
     def _print(words: str) -> None:
-        sys.stdout.write(words + "\n")
-        sys.stdout.flush()
+        say(words)

@@ -92,6 +92,8 @@ def gather(system: System, paths: Paths) -> Status:
     if not pids and now != "open":
         now = "blocked"
         problems.append("tor is not running: traffic is blocked; `onionward up` starts it again")
+    if any(tor_process.is_suspended(pid) for pid in pids):
+        problems.append("tor is suspended and carries nothing: `onionward up` starts another one")
     saved = journal.undo.get("resolver")
     resolves: Literal["tor", "changed", "untouched"] = "untouched"
     if saved is not None and resolver.is_ours(paths.resolv_conf, saved):

@@ -59,6 +59,13 @@ def survey(system: System, path: Path, ours: str) -> Saved:
     return saved
 
 
+def unusable(path: Path) -> tuple[str, ...]:
+    """Why what is there cannot be replaced by a file, if so."""
+    if path.is_symlink() or path.is_file() or not path.exists():
+        return ()
+    return (f"{path} is neither a file nor a link; put it right first",)
+
+
 def recognise(path: Path, ours: str) -> Saved | None:
     """What must have been done here, by what is left of it; None when there is no trace."""
     waiting = waiting_name(path)
@@ -96,7 +103,7 @@ def replace(system: System, path: Path, saved: Saved) -> None:
 
 def is_ours(path: Path, saved: Saved) -> bool:
     """Whether what is there now is what was put there, if only in part when that was cut short."""
-    if path.is_symlink() or not path.exists():
+    if path.is_symlink() or not path.is_file():
         return False
     return _read(path) in (saved["ours"], _begun(saved["ours"], saved["content"]))
 
@@ -107,7 +114,7 @@ def is_original(path: Path, saved: Saved) -> bool:
         case "absent":
             return not _present(path)
         case "content":
-            return path.exists() and _read(path) == saved["content"]
+            return path.is_file() and _read(path) == saved["content"]
         case _:
             waiting = waiting_name(path)
             return not _present(waiting) or _same_file(waiting, path)

@@ -161,9 +161,13 @@ class _Activation:
         return (
             self._journal.state == "routed"
             and self._journal.torrc == fingerprint
-            and bool(tor_process.running(self._paths))
+            and self._tor_works()
             and backend.read(self._system) is not None
         )
+
+    def _tor_works(self) -> bool:
+        pids = tor_process.running(self._paths)
+        return bool(pids) and not any(map(tor_process.is_suspended, pids))
 
     def _block(self, policy: Policy, account: Account, text: str, fingerprint: str) -> None:
         system, paths = self._system, self._paths
@@ -249,6 +253,8 @@ class _Activation:
             undo_everything(self._system, self._paths, self._journal, self._report)
         except StepError as second:
             return StepError(f"{words}\n  Putting everything back failed too: {second}", hint)
+        # tor's log went with everything else
+        hint = "" if str(self._paths.tor_log) in hint else hint
         return StepError(
             f"{words}\n  Everything was put back: the machine is off, as before.", hint
         )

@@ -111,7 +111,7 @@ def undo_everything(
     # else nothing is redirected: a reboot, or an end before there were rules
     if attempts.failures and not force:
         raise StepError(
-            f"{attempts.words()}\n  The machine is still closed: nothing leaves in clear.",
+            f"{attempts.words()}\n  The machine is {state_now(system)}.",
             "mend the cause and repeat `onionward down`, or open it all the same with --force",
         )
     if "resolver" in undo:
@@ -133,7 +133,8 @@ def undo_everything(
     )
     if attempts.failures:
         raise StepError(
-            f"not everything could be put back: {attempts.words()}",
+            f"not everything could be put back: {attempts.words()}\n"
+            f"  The machine is {state_now(system)}.",
             "mend the cause and repeat `onionward down`; the journal is kept for it",
         )
     system.remove_file(paths.journal)

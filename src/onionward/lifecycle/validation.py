@@ -10,6 +10,7 @@ from pathlib import Path
 from onionward import preflight
 from onionward.backend import nftables as backend
 from onionward.config.values import Config
+from onionward.dns import file as resolver
 from onionward.errors import ConfigError, RefusedError
 from onionward.facts import Facts, gather
 from onionward.paths import Paths
@@ -36,6 +37,7 @@ def validate(system: System, config: Config, paths: Paths) -> tuple[Facts, tuple
     """
     facts = gather(system, config.tor.user)
     found = preflight.problems(config, facts, _listeners(system, config, facts, paths))
+    found += resolver.unusable(paths.resolv_conf)
     if found:
         raise ConfigError(found)
     uid = facts.tor_account.uid if facts.tor_account else _PROVISIONAL_UID

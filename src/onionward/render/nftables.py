@@ -205,6 +205,10 @@ def _filter_chains(policy: Policy, *, routed: bool) -> tuple[Chain, ...]:
             "answers",
             "",
             (
+                # a peer's lost SYN makes ours look like its answer; an answer never opens anything
+                f"{_SYN_ONLY} return",
+                # nor does an answer ask for a name
+                f"meta l4proto {{ tcp, udp }} th dport {_NAME_PORTS} return",
                 *_answers(policy),
                 "udp sport 68 udp dport 67 meta skuid @dhcp_accounts jump dhcp",
                 "udp sport 546 udp dport 547 meta skuid @dhcp_accounts "
@@ -318,10 +322,11 @@ def _input_chains(policy: Policy) -> tuple[Chain, ...]:
             f"meta l4proto {{ tcp, udp }} th dport {{ {policy.trans_port}, {policy.dns_port} }} "
             "return",
             f"udp dport {_DISCOVERY_PORTS} return",
+            f"meta l4proto {{ tcp, udp }} th sport {_NAME_PORTS} return",
             # else a peer's datagram would turn what a program sends into an answer
             f"udp dport {low}-{high} return",
             f"ct state new {_SYN_ONLY} ct mark set {MARK_INBOUND:#x} accept",
-            f"ct state new meta l4proto udp ct mark set {MARK_INBOUND:#x} accept",
+            *_datagrams(policy),
             f"ct state new icmp type echo-request ct mark set {MARK_INBOUND:#x} accept",
             f"ct state new icmpv6 type echo-request ct mark set {MARK_INBOUND:#x} accept",
         ),
@@ -363,13 +368,22 @@ def _input_chains(policy: Policy) -> tuple[Chain, ...]:
     )
 
 
+def _datagrams(policy: Policy) -> tuple[str, ...]:
+    """A datagram opens both ways, so even with "all" only those nearby may send one first."""
+    new = f"ct state new meta l4proto udp ct mark set {MARK_INBOUND:#x} accept"
+    if policy.inbound != "all":
+        return (new,)
+    nearby = ("ip saddr @link4", "ip6 saddr @link6", "ip saddr @bypass4", "ip6 saddr @bypass6")
+    return tuple(f"{whom} {new}" for whom in nearby)
+
+
 def _egress_chains(policy: Policy) -> tuple[Chain, ...]:
     if not policy.devices:
         return ()
     devices = ", ".join(f'"{name}"' for name in policy.devices)
     return (
         Chain(
-            "link_layer",
+            "of_kernel_or_root",
             "",
             (
                 # address resolution is the kernel's or a DHCP client's business
@@ -384,9 +398,12 @@ def _egress_chains(policy: Policy) -> tuple[Chain, ...]:
             (
                 f"meta mark {policy.stamp:#x} accept",
                 # ARP as long as a padded Ethernet frame, which has no room for a letter
-                "meta protocol arp meta length <= 64 jump link_layer",
-                # 802.1X, 802.11 pre-authentication, link aggregation
-                "meta protocol { 0x888e, 0x88c7, 0x8809 } jump link_layer",
+                "meta protocol arp meta length <= 64 jump of_kernel_or_root",
+                # link aggregation: the kernel's own, as long as its only message (802.1AX)
+                "meta protocol 0x8809 ether daddr 01:80:c2:00:00:02 meta length <= 128 "
+                "jump of_kernel_or_root",
+                # 802.1X and 802.11 pre-authentication: what has no owner here is a guest's
+                "meta protocol { 0x888e, 0x88c7 } meta skuid @dhcp_accounts accept",
                 "ip daddr 255.255.255.255 udp sport 68 udp dport 67 "
                 "meta skuid @dhcp_accounts accept",
                 "counter name escaped",

@@ -17,6 +17,12 @@ from onionward.system import System
 if TYPE_CHECKING:
     from onionward.facts import Account
 
+_HARMLESS = (
+    "You have used DirAuthority",
+    "TestingTorNetwork is set",
+    "You are running Tor as root",
+    "Reading config failed--see warnings above",
+)
 _PATIENCE = 10.0  # seconds for a process to end before it is killed
 
 
@@ -51,6 +57,15 @@ def user_of(process: Path) -> int:
     raise FileNotFoundError(process)
 
 
+def is_suspended(pid: int) -> bool:
+    """Whether a process was stopped by a signal and does nothing (proc(5), stat)."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text(errors="replace")
+    except OSError:
+        return False
+    return text.rpartition(")")[2].split()[0] in ("T", "t")
+
+
 def _trusted(paths: Paths) -> tuple[int, ...]:
     try:
         return (0, paths.tor_data.stat().st_uid)
@@ -83,23 +98,23 @@ def verify_config(system: System, text: str) -> None:
         RefusedError: tor does not accept it; with tor's words.
 
     """
-    import tempfile
+    try:
+        system.query([*command(Path("-")), "--verify-config"], stdin=text, timeout=30)
+    except CommandError as error:
+        raise RefusedError(
+            f"tor does not accept its configuration: {_complaint(error.stderr)}",
+            "nothing was changed; see the text with: onionward show torrc",
+        ) from error
 
-    with tempfile.NamedTemporaryFile("w", prefix="onionward-torrc-") as file:
-        file.write(text)
-        file.flush()
-        try:
-            system.query([*command(Path(file.name)), "--verify-config"], timeout=30)
-        except CommandError as error:
-            words = [
-                line.split("] ", 1)[-1]
-                for line in error.stderr.splitlines()
-                if "[warn]" in line or "[err]" in line
-            ]
-            raise RefusedError(
-                f"tor does not accept its configuration: {'; '.join(words) or error.message}",
-                "nothing was changed; see the text with: onionward show torrc",
-            ) from error
+
+def _complaint(words: str) -> str:
+    """What tor complains of, without what it says of every private network and of root."""
+    found = [
+        line.split("] ", 1)[-1]
+        for line in words.splitlines()
+        if ("[warn]" in line or "[err]" in line) and not any(h in line for h in _HARMLESS)
+    ]
+    return "; ".join(found) or words.strip()
 
 
 def start(system: System, text: str, paths: Paths, account: Account, cgroup: Path | None) -> None:
@@ -127,9 +142,7 @@ def start(system: System, text: str, paths: Paths, account: Account, cgroup: Pat
         with _inside(system, cgroup):
             system.change(command(paths.torrc), timeout=60)
     except CommandError as error:
-        lines = [line for line in error.stderr.splitlines() if "[warn]" in line or "[err]" in line]
-        reason = "; ".join(line.split("] ", 1)[-1] for line in lines) or error.stderr.strip()
-        raise TorError(f"tor did not start: {reason}", f"its log: {paths.tor_log}") from error
+        raise TorError(f"tor did not start: {_complaint(error.stderr)}") from error
 
 
 def _give_files(system: System, directory: Path, owner: tuple[int, int]) -> None:
