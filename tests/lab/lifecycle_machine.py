@@ -214,6 +214,11 @@ def open_machine(lab: Lab) -> Iterator[Machine]:
     """The lab's host, off; and off again, whatever a test has done to it."""
     machine = Machine(lab)
     machine.configure()
+    for host in lab.hosts.values():
+        # earlier tests put frames in others' names on the wire
+        subprocess.run(
+            host.command(["ip", "neighbour", "flush", "all"]), capture_output=True, check=True
+        )
     try:
         yield machine
     finally:

@@ -6,7 +6,6 @@ namespaces, links and mounts go. What is left to remove is a directory.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
 import subprocess
@@ -22,6 +21,7 @@ from onionward.system import System
 
 _MARKER = "onionward-lab-init"
 _END_TIMEOUT = 10.0
+_GROUP_PATIENCE = 2.0
 
 
 @dataclass(frozen=True)
@@ -177,8 +177,19 @@ def stop(system: System, directory: Path) -> None:
             raise LabError(f"processes of the lab do not end: {remaining}")
         time.sleep(0.01)
     for group in groups:
-        with contextlib.suppress(OSError):  # in use by others, or gone with another group
+        _remove_group(group)
+
+
+def _remove_group(group: Path) -> None:
+    """Remove a control group, with patience: a process counts for a moment after its end."""
+    deadline = time.monotonic() + _GROUP_PATIENCE
+    while group.exists():
+        try:
             group.rmdir()
+        except OSError:
+            if time.monotonic() > deadline:  # in use by others
+                return
+            time.sleep(0.02)
 
 
 def _control_groups(inits: Sequence[int]) -> list[Path]:
