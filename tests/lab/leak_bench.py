@@ -168,6 +168,8 @@ class Bench:
             Peer(lab, self.targets, "neighbour", lab.neighbour4, lab.neighbour6),
         )
         self.run("ip", "route", "replace", "blackhole", NOBODY4, host=self.internet)
+        # what came of what was served inside the host, when last tried
+        self.served: dict[str, str] = {}
 
     def end(self) -> None:
         """Leave the lab as it was."""
@@ -283,6 +285,7 @@ class Bench:
             answers = service.finish()
         finally:
             service.kill()
+        self.served |= answers
         broken = {name: words for name, words in answers.items() if words.startswith("broken")}
         return outcomes | broken
 

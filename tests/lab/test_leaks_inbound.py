@@ -22,9 +22,10 @@ NEIGHBOURS = chosen(lambda v: v.needs is Needs.SILENCE)
 NEVER = [
     name
     for name in FROM_WIRE
-    if name.startswith(("in.localnet", "in.weak", "in.hop", "in.foreign"))
+    if name.startswith(("in.localnet", "in.weak", "in.hop", "in.foreign", "primed"))
     or name.endswith(("-port", "-port4", "-port6", "-ephemeral", "-group", "-query", "dns"))
     or name in {"in.lan-llmnr", "in.lan-netbios", "in.lan-ssdp", "in.lan-mdns6", "in.fragment"}
+    or name in {"in.open-udp4", "in.open-udp6"}  # else what is sent to a stranger is an answer
 ]
 
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 from onionward.leaks import packets
 from onionward.leaks.model import Attempt, Needs, Place, Probe, Vector
+from onionward.leaks.themes import primed
 from onionward.leaks.tools import Build, device, foreign_table, from_wire, sysctl
 
 _SECOND4 = "198.19.33.1"
@@ -379,7 +380,7 @@ _NEIGHBOURS: tuple[_Row, ...] = (
      "icmp6 and ip6[40] = 129 and ip6[44:2] = {n}", _echo(128, **_LAN6), None),
 )  # fmt: skip
 
-VECTORS: tuple[Vector, ...] = tuple(
+VECTORS: tuple[Vector, ...] = primed.VECTORS + tuple(
     Vector(
         f"in.{name}",
         family,

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from onionward.leaks import packets
 from onionward.leaks.model import Account, Attempt, Probe, Vector
+from onionward.leaks.themes import guests
 from onionward.leaks.themes.link import ip_datagram
 from onionward.leaks.tools import (
     SEES_UDP,
@@ -209,6 +210,7 @@ VECTORS: tuple[Vector, ...] = (
         Vector(name, family, title, sees, probe, Account.ROOT)
         for name, family, title, sees, probe in _OTHERS
     ),
+    *guests.VECTORS,
     Vector(
         "copy.mirrored",
         "L3",

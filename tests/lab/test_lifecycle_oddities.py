@@ -1,0 +1,149 @@
+"""Odd surroundings: a suspended tor, a resolv.conf that is no file, a umask, a full disk."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from onionward.lab import Lab
+from tests.lab.lifecycle_machine import CONFIG, RESOLV_CONF, Machine, exactly_back, open_machine
+from tests.lab.lifecycle_wire import Wire
+
+ASIDE = "/etc/resolv.conf.aside"
+
+
+@pytest.fixture
+def machine(lab: Lab) -> Iterator[Machine]:
+    with open_machine(lab) as opened:
+        yield opened
+
+
+def assert_page(machine: Machine) -> None:
+    url = f"http://{machine.lab.web4}/"
+    machine.output("curl", "-sS", "--fail", "--noproxy", "*", "-m", "20", url)
+
+
+def shell(machine: Machine, before: str, command: str, after: str = "") -> tuple[int, str]:
+    """Exit status and standard error of a command of onionward, in a shell's words."""
+    line = f"{before} onionward {command} --config {CONFIG} {after}"
+    done = machine.run("sh", "-c", line)
+    assert "Traceback" not in done.stderr
+    return done.returncode, done.stderr
+
+
+@contextmanager
+def directory_as_resolv_conf(machine: Machine) -> Iterator[None]:
+    machine.output("mv", str(RESOLV_CONF), ASIDE)
+    machine.output("mkdir", str(RESOLV_CONF))
+    try:
+        yield
+    finally:
+        machine.output("rmdir", str(RESOLV_CONF))
+        machine.output("mv", ASIDE, str(RESOLV_CONF))
+
+
+def test_suspended_tor_is_named_and_replaced(machine: Machine) -> None:
+    with exactly_back(machine):
+        machine.up()
+        pids = machine.tor_pids()
+        with Wire(machine) as wire:
+            machine.output("kill", "-STOP", *map(str, pids))
+            problems = machine.status()["problems"]
+            assert [p for p in problems if "tor is suspended" in p]
+            assert "tor is suspended" in machine.output("onionward", "status")
+            machine.up()
+            wire.assert_silent()
+        assert not set(pids) & set(machine.tor_pids())
+        assert machine.status()["problems"] == []
+        assert_page(machine)
+        machine.down()
+
+
+@pytest.mark.parametrize("command", ["check", "up"])
+def test_resolv_conf_that_is_a_directory(machine: Machine, command: str) -> None:
+    with directory_as_resolv_conf(machine), exactly_back(machine):
+        done = machine.onionward(command)
+        assert done.returncode == 2
+        assert f"{RESOLV_CONF} is neither a file nor a link" in done.stderr
+
+
+def test_resolv_conf_that_becomes_a_directory(machine: Machine) -> None:
+    with exactly_back(machine):
+        machine.up()
+        with Wire(machine) as wire:
+            with directory_as_resolv_conf(machine):
+                report = machine.status()
+                assert report["state"] == "routed"
+                assert report["resolver"] == "changed"
+                assert [p for p in report["problems"] if f"{RESOLV_CONF} was changed" in p]
+            wire.assert_silent()
+        assert machine.status()["problems"] == []
+        machine.down()
+
+
+def test_down_leaves_a_directory_that_somebody_made(machine: Machine) -> None:
+    original = "/etc/resolv.conf.original"
+    machine.output("ln", str(RESOLV_CONF), original)
+    machine.up()
+    machine.output("rm", str(RESOLV_CONF))
+    machine.output("mkdir", str(RESOLV_CONF))
+    try:
+        assert f"warning: {RESOLV_CONF} was changed by somebody else" in machine.down().stdout
+        assert machine.path(RESOLV_CONF).is_dir()
+        report = machine.status()
+        assert (report["state"], report["problems"]) == ("off", [])
+    finally:
+        machine.output("rmdir", str(RESOLV_CONF))
+        machine.output("mv", original, str(RESOLV_CONF))
+
+
+def test_down_that_cannot_restore_says_what_state_the_machine_is_in(machine: Machine) -> None:
+    mounted = "/run/onionward-lab/mounted-resolv.conf"
+    machine.output("cp", str(RESOLV_CONF), mounted)
+    with exactly_back(machine):
+        machine.output("mount", "--bind", mounted, str(RESOLV_CONF))
+        machine.up()
+        machine.output("umount", str(RESOLV_CONF))
+        with directory_as_resolv_conf(machine):
+            done = machine.onionward("down")
+            assert done.returncode == 1, done.stdout + done.stderr
+            assert f"restoring {RESOLV_CONF}" in done.stderr
+            assert "The machine is open: the rules are gone" in done.stderr
+            assert "Traceback" not in done.stderr
+            report = machine.status()
+            assert report["state"] == "open"
+            assert [p for p in report["problems"] if "NOT PROTECTED" in p]
+        machine.output("mount", "--bind", mounted, str(RESOLV_CONF))
+        machine.down()
+        machine.output("umount", str(RESOLV_CONF))
+    machine.output("rm", mounted)
+
+
+@pytest.mark.parametrize("mask", ["0777", "0000"])
+def test_strange_umask(machine: Machine, mask: str) -> None:
+    with exactly_back(machine):
+        for _ in range(2):
+            assert shell(machine, f"umask {mask};", "up") == (0, "")
+            assert machine.status()["problems"] == []
+            assert_page(machine)
+            # what programs of every account read
+            assert machine.path(RESOLV_CONF).stat().st_mode & 0o777 == 0o644
+            assert shell(machine, f"umask {mask};", "down") == (0, "")
+
+
+def test_output_that_nobody_can_take(machine: Machine) -> None:
+    with exactly_back(machine):
+        assert shell(machine, "", "up", "> /dev/full")[0] == 0
+        assert machine.status()["state"] == "routed"
+        assert machine.status()["problems"] == []
+        assert_page(machine)
+        status, words = shell(machine, "", "status", "> /dev/full")
+        assert status == 1
+        assert "No space left" in words
+        status, words = shell(machine, "", "status --json", "> /dev/full")
+        assert status == 1
+        assert "No space left" in words
+        assert shell(machine, "", "down", "> /dev/full")[0] == 0
+        assert machine.status()["state"] == "off"
