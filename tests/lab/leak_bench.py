@@ -14,11 +14,11 @@ import subprocess
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
-from onionward.config.values import TorConfig
 from onionward.facts import cgroup_mount
 from onionward.lab import Host, Lab
+from onionward.lab.targets import targets
 from onionward.leaks.model import FIRST_NUMBER, Attempt, Needs, Place, Targets, Vector
 from onionward.leaks.themes.flows import NOBODY4
 from onionward.leaks.vectors import CATALOGUE, number_of
@@ -159,7 +159,7 @@ class Bench:
         self.lab = lab
         self.host = lab.hosts["host"]
         self.internet = lab.hosts["internet"]
-        self.targets = lab_targets(lab)
+        self.targets = targets(lab)
         self.exempt = Exempt(relays=lab.relays, networks6=("2001:db8::/64",))
         self.witness = Witness(lab.host_link, directory, namespace=self.internet.pid)
         self.configure()
@@ -343,40 +343,3 @@ def _groups(names: Iterable[str]) -> Iterator[list[str]]:
 def chosen(wanted: Callable[[Vector], bool]) -> list[str]:
     """Names of vectors."""
     return [name for name, vector in CATALOGUE.items() if wanted(vector)]
-
-
-def lab_targets(lab: Lab) -> Targets:
-    """The lab as targets."""
-    host, internet = lab.hosts["host"], lab.hosts["internet"]
-    uplink, own = _link(internet, lab.uplink), _link(host, "eth0")
-    local6 = [a["local"] for a in uplink["addr_info"] if a["local"].startswith("fe80")]
-    tor = TorConfig()
-    return Targets(
-        web4=lab.web4,
-        web6=lab.web6,
-        dns4=lab.dns4,
-        dns6=lab.dns6,
-        stranger4=lab.stranger4,
-        stranger6=lab.stranger6,
-        host4=lab.host4,
-        host6=lab.host6,
-        neighbour4=lab.neighbour4,
-        neighbour6=lab.neighbour6,
-        gateway4=lab.gateway4,
-        gateway6=lab.gateway6,
-        router6=local6[0],
-        broadcast4="198.18.0.255",
-        device="eth0",
-        device_mac=own["address"],
-        far_device=lab.host_link,
-        far_mac=uplink["address"],
-        relay=next(relay for relay in lab.relays if relay[1] == 9001),
-        trans_port=tor.trans_port,
-        dns_port=tor.dns_port,
-    )
-
-
-def _link(host: Host, name: str) -> dict[str, Any]:
-    argv = host.network_command(["ip", "-j", "address", "show", "dev", name])
-    found = json.loads(subprocess.run(argv, capture_output=True, check=True).stdout)
-    return dict(found[0])
