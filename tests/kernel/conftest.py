@@ -12,7 +12,7 @@ from onionward.system import find_tool
 from tests.kernel.machine import Machine
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def machine() -> Iterator[Machine]:
     """One for all tests of this directory: each loads its own rules."""
     missing = [t for t in ("nft", "ip", "conntrack", "nsenter", "sh") if find_tool(t) is None]

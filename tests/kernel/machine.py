@@ -53,10 +53,10 @@ class Sender:
     """A process that sends as an account (sender.py)."""
 
     def __init__(self, namespace: int, account: Account, processor: int, group: Path) -> None:
-        groups = [str(group)] if account.in_group else []
+        role = "member" if account.in_group else "keeper" if account.uid == 0 else "stranger"
         enter = ("nsenter", f"--net={namespaces.path(namespace)}", sys.executable, "-I", "-S")
         self._process = subprocess.Popen(
-            [*enter, str(_SENDER), str(account.uid), str(processor), *groups],
+            [*enter, str(_SENDER), str(account.uid), str(processor), role, str(group)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -187,7 +187,7 @@ class Machine:
         group = mount / f"{GROUP.name}-{os.getpid()}"
         self._group = ControlGroup(str(group.relative_to("/sys/fs/cgroup")), 1)
         group.mkdir()
-        self._closers.callback(group.rmdir)
+        self._closers.callback(_remove_group, group)
         self._here, far = namespaces.create(), namespaces.create()
         for namespace in (self._here, far):
             self._closers.callback(os.close, namespace)
@@ -298,3 +298,8 @@ class Machine:
                     return
             assert time.monotonic() < deadline, "the far end does not see the fence"
             time.sleep(0.001)
+
+
+def _remove_group(group: Path) -> None:
+    with contextlib.suppress(FileNotFoundError):  # the sender of root has done it already
+        group.rmdir()

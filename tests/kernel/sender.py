@@ -15,6 +15,7 @@ import select
 import socket
 import struct
 import sys
+import time
 from typing import Any
 
 _PR_SET_KEEPCAPS = 8
@@ -128,10 +129,24 @@ def fence(device: str, mark: int, token: str) -> None:
         wire.send(b"\xff" * 6 + b"\x02" * 6 + struct.pack("!H", FENCE_PROTOCOL) + token.encode())
 
 
-def main(uid: int, processor: int, groups: list[str]) -> None:
+def remove(group: str) -> None:
+    """Remove a control group when its last process has ended, whatever ended the tests."""
+    for _ in range(200):
+        with contextlib.suppress(FileNotFoundError):
+            try:
+                os.rmdir(group)  # noqa: PTH106
+            except OSError as error:
+                if error.errno != errno.EBUSY:
+                    raise
+                time.sleep(0.01)
+                continue
+        return
+
+
+def main(uid: int, processor: int, role: str, group: str) -> None:
     # all on one, so that packets keep their order: each has a queue of its own
     os.sched_setaffinity(0, {processor})
-    for group in groups:
+    if role == "member":
         with open(f"{group}/cgroup.procs", "w") as members:  # noqa: PTH123
             members.write(str(os.getpid()))
     become(uid)
@@ -151,7 +166,9 @@ def main(uid: int, processor: int, groups: list[str]) -> None:
             case "fence":
                 fence(order["device"], order["mark"], order["token"])
         print(json.dumps([[a.told, a.answer] for a in attempts]), flush=True)  # noqa: T201
+    if role == "keeper":
+        remove(group)
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3:])
+    main(int(sys.argv[1]), int(sys.argv[2]), *sys.argv[3:])
