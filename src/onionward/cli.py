@@ -101,7 +101,8 @@ def down(ctx: click.Context, config_path: str | None, *, force: bool) -> None:
     _interrupt_on_signals()
     with Progress() as progress:
         if lifecycle.down(_system(ctx), PATHS, progress, force=force):
-            say("off: everything is as it was; traffic leaves in clear")
+            back = "see the warning" if progress.warned else "everything is as it was"
+            say(f"off: {back}; traffic leaves in clear")
         else:
             say("off already: nothing to put back")
 

@@ -40,6 +40,7 @@ class Progress:
 
     def __init__(self) -> None:
         self._start = time.monotonic()
+        self.warned = False
         self._bar: Any = None
         self._task: Any = None
 
@@ -61,6 +62,7 @@ class Progress:
 
     def warn(self, words: str) -> None:
         """Something that the user should know."""
+        self.warned = True
         self._close_bar()
         self._print(f"warning: {words}")
 
