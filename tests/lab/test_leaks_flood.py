@@ -23,8 +23,9 @@ FLOOD = Path(__file__).with_name("leak_flood.py")
 BYPASSED = '[bypass]\nnetworks = ["198.18.200.0/24"]\n'
 OTHER_TOR = 'virtual_networks = ["127.128.0.0/10"]\n'
 LAB_NETWORK = "/run/onionward-lab/network.torrc"
-# the second and third change rules only; the last restarts tor, behind a block
-RELOADS = (("", 1), (BYPASSED, 1), ("", 1), (OTHER_TOR, 2))
+# all but the last change rules only, often, for a gap of microseconds must be hit; the last
+# restarts tor, behind a block
+RELOADS = (*((("", 1), (BYPASSED, 1)) * 10), ("", 1), (OTHER_TOR, 2))
 SIGHT = {
     "udp": f"udp dst port {PORT}",
     "names": "udp dst port 53",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -276,3 +277,14 @@ def test_torrc_listens_on_loopback_only() -> None:
 def test_resolv_conf_asks_loopback_only_and_searches_nowhere() -> None:
     lines = [line for line in resolv_conf().splitlines() if not line.startswith("#")]
     assert lines == ["nameserver 127.0.0.1", "options timeout:15 attempts:2"]
+
+
+@pytest.mark.parametrize("inbound", ["none", "bypass", "link", "all"])
+@pytest.mark.parametrize("render", [block, route])
+def test_no_chain_relies_on_its_policy(render: Callable[[Policy], Ruleset], inbound: str) -> None:
+    # a drop policy is in force only at the end of a commit
+    text = render(policy(f'[host]\ninbound = "{inbound}"\n')).text
+    chains = re.findall(r"chain \w+ \{\n\t\ttype [^\n]*policy drop;\n(.*?)\n\t\}", text, re.DOTALL)
+    assert len(chains) == 5
+    for rules in chains:
+        assert re.search(r"(^| )(drop|reject with icmpx type admin-prohibited)$", rules), rules

@@ -7,6 +7,9 @@
     filter input  input      silence towards those the policy does not admit
     forward       forwarded  nothing
 
+Every chain ends with a verdict of its own: the kernel puts a drop policy in force only at the end
+of a commit (nf_tables_api.c, nft_chain_commit_drop_policy); until then a new chain's end accepts.
+
 The reasons are in docs/security.md. nft(8) is the reference; version 1.0.6 is the oldest tried:
 it has no `destroy`, and wants a newline or semicolon before a closing brace.
 """
@@ -252,13 +255,13 @@ def _filter_chains(policy: Policy, *, routed: bool) -> tuple[Chain, ...]:
                 "jump answers",
                 *(bypass if routed else ()),
                 "meta mark set 0x0",
-                "counter name escaped",
+                "counter name escaped drop",
             ),
         ),
         Chain(
             "forwarded",
             "type filter hook forward priority 0; policy drop;",
-            ("counter name forwarded",),
+            ("counter name forwarded drop",),
         ),
         *_input_chains(policy),
     )
@@ -361,7 +364,7 @@ def _input_chains(policy: Policy) -> tuple[Chain, ...]:
                 "udp sport 67 udp dport 68 accept",
                 "udp sport 547 udp dport 546 ip6 saddr fe80::/10 accept",
                 *who,
-                "counter name strangers",
+                "counter name strangers drop",
             ),
         ),
         *((admitted,) if who else ()),
@@ -406,7 +409,7 @@ def _egress_chains(policy: Policy) -> tuple[Chain, ...]:
                 "meta protocol { 0x888e, 0x88c7 } meta skuid @dhcp_accounts accept",
                 "ip daddr 255.255.255.255 udp sport 68 udp dport 67 "
                 "meta skuid @dhcp_accounts accept",
-                "counter name escaped",
+                "counter name escaped drop",
             ),
         ),
     )
