@@ -212,7 +212,8 @@ def lab_up(ctx: click.Context, name: str) -> None:
     _require_root("lab")
     _interrupt_on_signals()
     built = lab_module.build(_system(ctx), name=name, progress=with_time(click.echo))
-    click.echo(f"try: onionward lab exec host -- curl http://{built.web4}/")
+    option = "" if name == "lab" else f"--name {name} "
+    click.echo(f"try: {sys.argv[0]} lab exec {option}host -- curl http://{built.web4}/")
 
 
 @lab.command("demo")

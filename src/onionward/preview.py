@@ -37,6 +37,12 @@ _ICMP6 = frozenset({"icmpv6", "icmp6"})
 _HIGHEST_UID = 2**32 - 2
 
 
+_EXAMPLES = """\
+# As `onionward up` loads it, but for what belongs to one activation: the packet mark is an
+# example, and tor's rule also asks for the control group that tor is started in.
+"""
+
+
 @dataclass(frozen=True, slots=True)
 class Question:
     """A packet as a person describes it.
@@ -67,7 +73,7 @@ def show(system: System, config: Config, paths: Paths, what: str, state: str) ->
             return policy.describe() + "\n"
         case "nftables":
             ruleset = nftables.route(policy) if state == "routed" else nftables.block(policy)
-            return ruleset.text
+            return _EXAMPLES + ruleset.text
         case "torrc":
             return torrc(policy, paths, account=config.tor.user, network=config.network_lines)
         case _:

@@ -55,7 +55,8 @@ def validate(system: System, config: Config, paths: Paths) -> tuple[Facts, tuple
 
 def _listeners(system: System, config: Config, facts: Facts, paths: Paths) -> dict[str, str]:
     """Who listens on tor's ports, onionward's own tor aside."""
-    if "ss" in facts.missing_tools:
+    # without root the owners of sockets are hidden, so tor's own would look like a stranger's
+    if "ss" in facts.missing_tools or facts.effective_uid != 0:
         return {}
     taken: dict[str, str] = {}
     for protocol, option, port in (
