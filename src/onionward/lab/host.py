@@ -172,12 +172,21 @@ def stop(system: System, directory: Path) -> None:
     groups = _control_groups(pids)
     for pid in pids:
         system.kill(pid, signal.SIGKILL)
-    while remaining := processes(directory):
+    # a killed init loses its arguments first, and ends only when all inside have ended
+    while remaining := [pid for pid in {*pids, *processes(directory)} if not _has_ended(pid)]:
         if time.monotonic() > deadline:
             raise LabError(f"processes of the lab do not end: {remaining}")
         time.sleep(0.01)
     for group in groups:
         _remove_group(group)
+
+
+def _has_ended(pid: int) -> bool:
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text(errors="replace")
+    except OSError:
+        return True
+    return text.rpartition(")")[2].split()[0] in ("Z", "X")
 
 
 def _remove_group(group: Path) -> None:
