@@ -10,6 +10,7 @@ import select
 import socket
 import struct
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -339,10 +340,26 @@ def ip_batch(*lines: str) -> None:
     run("ip", "-batch", "-", stdin="\n".join(lines) + "\n")
 
 
+_BUSY_SECONDS = 5.0
+
+
 @contextlib.contextmanager
 def device(name: str, *lines: str) -> Iterator[None]:
-    """Create a device with these `ip` commands; it is deleted afterwards."""
-    ip_batch(*lines)
+    """Create a device with these `ip` commands; it is deleted afterwards.
+
+    A macvlan goes some time after the namespace it was in, and keeps its parent busy until then.
+    """
+    deadline = time.monotonic() + _BUSY_SECONDS
+    while True:
+        try:
+            ip_batch(*lines)
+            break
+        except RuntimeError as error:
+            with contextlib.suppress(RuntimeError):
+                run("ip", "link", "delete", name)
+            if "resource busy" not in str(error) or time.monotonic() > deadline:
+                raise
+        time.sleep(0.05)
     try:
         yield
     finally:
