@@ -130,6 +130,11 @@ class _Activation:
             self._journal = replace(self._journal, undo={**self._journal.undo, step: undo})
             state.save(self._system, self._paths, self._journal)
 
+    def _forget(self, step: str) -> None:
+        """Drop what undoes a step; the next `_note` writes the journal."""
+        undo = {name: how for name, how in self._journal.undo.items() if name != step}
+        self._journal = replace(self._journal, undo=undo)
+
     def _route(self, account: Account) -> Journal:
         open_policy = self._policy(account.uid, ())
         kept = flows.surviving(open_policy, flows.open_inbound(self._system), self._own)
@@ -205,8 +210,7 @@ class _Activation:
         earlier = self._journal.undo.get("virtual_route")
         if earlier is not None and earlier["network"] != network:
             remove_virtual_route(self._system, earlier["network"])
-            undo = {k: v for k, v in self._journal.undo.items() if k != "virtual_route"}
-            self._journal = replace(self._journal, undo=undo)
+            self._forget("virtual_route")
         self._note("virtual_route", {"network": network})
         self._system.change(
             ["ip", "-6", "route", "replace", "local", network, "dev", "lo", "table", "local"]
@@ -225,17 +229,13 @@ class _Activation:
     def _resolve(self) -> None:
         path = self._paths.resolv_conf
         saved = self._journal.undo.get("resolver")
-        if saved is None:
-            saved = resolver.survey(self._system, path, resolv_conf())
-            self._note("resolver", saved)
-        elif resolver.is_ours(path, saved):
-            return
-        else:
+        if saved is not None:
+            if resolver.is_ours(path, saved):
+                return
             # somebody has written it since: what returns later is theirs
-            undo = {k: v for k, v in self._journal.undo.items() if k != "resolver"}
-            self._journal = replace(self._journal, undo=undo)
-            saved = resolver.survey(self._system, path, resolv_conf())
-            self._note("resolver", saved)
+            self._forget("resolver")
+        saved = resolver.survey(self._system, path, resolv_conf())
+        self._note("resolver", saved)
         resolver.replace(self._system, path, saved)
         self._report.step(f"{path} points to Tor")
 
