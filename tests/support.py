@@ -40,6 +40,7 @@ FACTS = Facts(
     tor_path="/usr/sbin/tor",
     missing_tools=(),
     links=(ETH0,),
+    users=(),
     ipv6=True,
     tor_account=Account("onionward-tor", 947, 947, Path("/var/lib/onionward/tor")),
     account_processes=(),

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 
-import click
+# a short life, and most of it is spent on imports, which leave nothing to collect
+gc.disable()
 
-from onionward.cli import cli
-from onionward.errors import OnionwardError
+import click  # noqa: E402
+
+from onionward.cli import cli  # noqa: E402
+from onionward.errors import OnionwardError  # noqa: E402
 
 
 def main() -> None:

@@ -68,8 +68,9 @@ def cli(ctx: click.Context, config_path: str | None, *, verbose: bool) -> None:
 @cli.command()
 @config_option
 @click.option("--yes", is_flag=True, help="Go on even if this cuts the SSH session it is typed in.")
+@click.option("--create-users", is_flag=True, help="Create accounts of [[user]] that do not exist.")
 @click.pass_context
-def up(ctx: click.Context, config_path: str | None, *, yes: bool) -> None:
+def up(ctx: click.Context, config_path: str | None, *, yes: bool, create_users: bool) -> None:
     """Route: block first, start Tor, then let traffic through it."""
     from onionward import lifecycle
     from onionward.paths import PATHS
@@ -78,7 +79,7 @@ def up(ctx: click.Context, config_path: str | None, *, yes: bool) -> None:
     config = _load(ctx, config_path)
     _interrupt_on_signals()
     with Progress() as progress:
-        request = lifecycle.Request(config, accept_cut=yes)
+        request = lifecycle.Request(config, accept_cut=yes, create_users=create_users)
         lifecycle.up(_system(ctx), request, PATHS, progress)
 
 
@@ -161,6 +162,9 @@ def show(ctx: click.Context, config_path: str | None, what: str, state: str) -> 
 @config_option
 @click.option("--user", help="Account (name or number) that sends it; default: you.")
 @click.option("--tor", "is_tor", is_flag=True, help="Tor itself sends it.")
+@click.option("--from", "interface", help="A client behind this interface sends it.")
+@click.option("--source", help="The client's address; default: one of the interface's network.")
+@click.option("--name", help="The name that a query for port 53 asks for.")
 @click.option("--source-port", type=_PORT, help="Where it matters: 68 and 546 are DHCP's.")
 @click.option(
     "--state",
@@ -185,7 +189,9 @@ def explain(
 ) -> None:
     """Say what happens to a packet, and by which rule; touch nothing.
 
-    For example: onionward explain --user www-data udp 1.1.1.1 443
+    For example: onionward explain --user bob udp 1.1.1.1 443
+
+    or, for a client of a LAN: onionward explain --from eth1 udp 1.1.1.1 53
 
     It is the first packet of an exchange: answers go to whom `inbound` admits.
     """
@@ -217,14 +223,21 @@ def lab_up(ctx: click.Context, name: str) -> None:
 
 
 @lab.command("demo")
+@click.option(
+    "--scope",
+    type=click.Choice(["host", "lan", "user", "onion", "all"]),
+    default="host",
+    show_default=True,
+    help="Who is routed: the machine, clients behind it, accounts, .onion names, or all of them.",
+)
 @click.pass_context
-def lab_demo(ctx: click.Context) -> None:
+def lab_demo(ctx: click.Context, scope: str) -> None:
     """Show a machine with protection off and on, and what left it."""
     from onionward.lab import demo
 
     _require_root("lab")
     _interrupt_on_signals()
-    sys.exit(demo.run(_system(ctx)))
+    sys.exit(demo.run(_system(ctx), scope))
 
 
 @lab.command("exec", context_settings={"ignore_unknown_options": True})
@@ -233,7 +246,10 @@ def lab_demo(ctx: click.Context) -> None:
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
 @click.pass_context
 def lab_exec(ctx: click.Context, name: str, host: str, command: tuple[str, ...]) -> None:
-    """Run a command inside HOST: host, internet or neighbour."""
+    """Run a command inside HOST.
+
+    HOST is host, neighbour, gateway, client1, client2, client3, container or internet.
+    """
     from onionward import lab as lab_module
 
     del ctx

@@ -7,6 +7,8 @@ OnionwardError             one sentence, a hint, an exit status
 ├── StepError              a step of `up` or `down` failed; says what state the machine is in
 ├── JournalError           the journal on disk cannot be read
 ├── LockedError            another onionward is at work
+├── LanError               the DHCP server for clients does not start or end
+├── ResolverError          the machine's resolver cannot be led to tor for .onion
 ├── TorError               tor does not start, bootstrap or answer
 ├── VerifyError            what the kernel holds is not what was loaded
 └── LabError               the private network on this machine cannot be built or used
@@ -77,8 +79,16 @@ class LockedError(OnionwardError):
     """Another onionward holds the lock."""
 
 
+class ResolverError(OnionwardError):
+    """What resolves names on this machine does not take what onionward tells it."""
+
+
 class TorError(OnionwardError):
     """Tor did not start, did not bootstrap or does not answer."""
+
+
+class LanError(OnionwardError):
+    """The server that gives addresses to clients does not start or end."""
 
 
 class VerifyError(OnionwardError):

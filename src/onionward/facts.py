@@ -10,10 +10,14 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from onionward.networks import Address, Network
 from onionward.system import System, find_tool
+
+if TYPE_CHECKING:
+    from onionward.accounts import User
+    from onionward.config.values import Config
 
 # Accounts of DHCP clients: dhclient and NetworkManager run as root, the others drop privileges.
 _DHCP_ACCOUNTS = ("root", "systemd-network", "_dhcpcd", "dhcpcd")
@@ -48,12 +52,21 @@ class Link:
         name: as the kernel has it.
         addresses: its own addresses.
         networks: the networks it is attached to.
+        is_bridge: whether it joins other interfaces, as those of containers and virtual machines.
+        is_uplink: whether a default route leads through it.
 
     """
 
     name: str
     addresses: tuple[Address, ...]
     networks: tuple[Network, ...]
+    is_bridge: bool = False
+    is_uplink: bool = False
+
+    @property
+    def neighbours(self) -> tuple[Network, ...]:
+        """Its networks, but those too broad to be believed."""
+        return tuple(n for n in self.networks if n.prefixlen >= _BROADEST_LINK[n.version])
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +79,7 @@ class Facts:
         tor_path: the `tor` program, or None.
         missing_tools: other programs that are needed and missing.
         links: interfaces other than loopback.
+        users: those accounts of the configuration that exist.
         ipv6: whether the kernel has IPv6 on loopback.
         tor_account: the account that tor is to run as, or None when it does not exist.
         account_processes: processes of that account that are not onionward's tor.
@@ -82,6 +96,7 @@ class Facts:
     tor_path: str | None
     missing_tools: tuple[str, ...]
     links: tuple[Link, ...]
+    users: tuple[User, ...]
     ipv6: bool
     tor_account: Account | None
     account_processes: tuple[int, ...]
@@ -101,15 +116,16 @@ def own_addresses(system: System) -> tuple[Address, ...]:
     return tuple(address for link in _links(system) for address in link.addresses)
 
 
-def gather(system: System, account: str) -> Facts:
-    """Read the machine; `account` is the name of tor's account."""
-    found = _account(account)
+def gather(system: System, config: Config) -> Facts:
+    """Read the machine, and what the configuration names of it."""
+    found = _account(config.tor.user)
     return Facts(
         effective_uid=os.geteuid(),
         nft_version=_nft_version(system),
         tor_path=find_tool("tor"),
-        missing_tools=tuple(t for t in ("ip", "ss", "conntrack") if find_tool(t) is None),
+        missing_tools=tuple(tool for tool in _tools(config) if find_tool(tool) is None),
         links=_links(system) if find_tool("ip") else (),
+        users=_users(config),
         ipv6=_has_ipv6(),
         tor_account=found,
         account_processes=() if found is None else foreign_processes(found.uid),
@@ -126,6 +142,24 @@ def _account(name: str) -> Account | None:
     except KeyError:
         return None
     return Account(entry.pw_name, entry.pw_uid, entry.pw_gid, Path(entry.pw_dir))
+
+
+def _tools(config: Config) -> tuple[str, ...]:
+    return ("ip", "ss", "conntrack", *(("sysctl",) if config.lan else ()))
+
+
+def _users(config: Config) -> tuple[User, ...]:
+    if not config.user:
+        return ()
+    from onionward.accounts import find_user
+
+    return tuple(found for user in config.user if (found := find_user(user.name)) is not None)
+
+
+def all_accounts() -> tuple[Account, ...]:
+    """Every account that the machine lists."""
+    entries = pwd.getpwall()
+    return tuple(Account(e.pw_name, e.pw_uid, e.pw_gid, Path(e.pw_dir)) for e in entries)
 
 
 def find_account(name: str) -> Account | None:
@@ -146,11 +180,36 @@ def parse_nft_version(text: str) -> tuple[int, ...]:
 
 
 def _links(system: System) -> tuple[Link, ...]:
-    return parse_links(json.loads(system.query(["ip", "-j", "address", "show"]) or "[]"))
+    shown = system.query(["ip", "-j", "-d", "address", "show"]) or "[]"
+    return parse_links(json.loads(shown), uplinks())
 
 
-def parse_links(entries: list[Mapping[str, Any]]) -> tuple[Link, ...]:
-    """Interfaces out of `ip -j address show`, loopback left out."""
+def uplinks() -> frozenset[str]:
+    """Interfaces of default routes (proc_pid_net(5); route.c and route.c of IPv6 print them)."""
+    found = set()
+    for line in _lines(Path("/proc/self/net/route"))[1:]:
+        name, destination, *_, mask = line.split()[:8]
+        if destination == mask == "00000000":
+            found.add(name)
+    for line in _lines(Path("/proc/self/net/ipv6_route")):
+        columns = line.split()
+        # destination, its length, …, flags, device; loopback holds the reject route
+        if columns[0] == "0" * 32 and columns[1] == "00" and columns[-1] != "lo":
+            found.add(columns[-1])
+    return frozenset(found)
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return path.read_text().splitlines()
+    except OSError:
+        return []
+
+
+def parse_links(
+    entries: list[Mapping[str, Any]], uplinks: frozenset[str] = frozenset()
+) -> tuple[Link, ...]:
+    """Interfaces out of `ip -j -d address show`, loopback left out."""
     links = []
     for entry in entries:
         if "ifname" not in entry or "LOOPBACK" in entry.get("flags", ()):
@@ -162,8 +221,10 @@ def parse_links(entries: list[Mapping[str, Any]]) -> tuple[Link, ...]:
             ipaddress.ip_network(f"{a.get('address', a['local'])}/{a['prefixlen']}", strict=False)
             for a in assigned
         )
-        networks = tuple(n for n in attached if n.prefixlen >= _BROADEST_LINK[n.version])
-        links.append(Link(entry["ifname"], addresses, networks))
+        networks = tuple(attached)
+        kind = entry.get("linkinfo", {}).get("info_kind")
+        name = entry["ifname"]
+        links.append(Link(name, addresses, networks, kind == "bridge", name in uplinks))
     return tuple(links)
 
 
@@ -201,7 +262,8 @@ def cgroup_mount(mountinfo: str) -> Path | None:
 
 
 def foreign_processes(uid: int) -> tuple[int, ...]:
-    """Processes of an account that are not onionward's own tor."""
+    """Processes of an account that are not onionward's own."""
+    from onionward.tor import control_filter
     from onionward.tor.process import is_own, user_of
 
     found = []
@@ -209,8 +271,9 @@ def foreign_processes(uid: int) -> tuple[int, ...]:
         if not entry.name.isdecimal():
             continue
         try:
-            if user_of(entry) == uid and not is_own(int(entry.name)):
-                found.append(int(entry.name))
+            pid = int(entry.name)
+            if user_of(entry) == uid and not (is_own(pid) or control_filter.is_own(pid)):
+                found.append(pid)
         except OSError:
             continue  # it ended meanwhile
     return tuple(sorted(found))

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import ipaddress
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from onionward.errors import CommandError, StepError
-from onionward.networks import Address, Network
-from onionward.policy import Flow, Policy
+from onionward.networks import Address, Network, contains
+from onionward.policy import RELAY4, RELAY6, Flow, Policy
+from onionward.render.nftables.marks import MARK_CLIENT, MARK_REDIRECTED
 from onionward.system import System
 
+if TYPE_CHECKING:
+    from onionward.held_sockets import HeldSocket, UidRange
+
+_AT_ONCE = 50  # sockets in one expression
 _PATIENCE = 2.0  # seconds for destroyed sockets to be gone
 _SENDING_STATES = frozenset({"ESTAB", "FIN-WAIT-1", "CLOSE-WAIT", "LAST-ACK", "CLOSING"})
 
@@ -49,6 +55,25 @@ def _endpoint(text: str) -> tuple[Address, int]:
     return mapped or parsed, 0 if port == "*" else int(port)
 
 
+def kept(system: System, policy: Policy, own: Iterable[Address]) -> tuple[Flow, ...]:
+    """Open connections that the policy lets live on, where its rules would end them."""
+    if policy.route != "tor" and not policy.lans:
+        return ()
+    listening = parse_ports(system.query(["ss", "-Hltn"]))
+    established = parse_flows(system.query(["ss", "-Htn", "state", "established"]))
+    inbound = surviving(policy, (f for f in established if f.local_port in listening), own)
+    if policy.route == "tor":
+        uids = tuple(uids for user in policy.direct_users for uids in user.uids)
+        return (*inbound, *_left_alone(system, uids, policy.virtual))
+    # clients are judged on a machine that is not, and what it has opened to them is its own
+    networks = [network for lan in policy.lans for network in lan.networks]
+    return tuple(
+        flow
+        for flow in established
+        if contains(networks, flow.peer) and (flow in inbound or flow.local_port not in listening)
+    )
+
+
 def surviving(policy: Policy, flows: Iterable[Flow], own: Iterable[Address]) -> tuple[Flow, ...]:
     """Of the inbound connections those that the policy lets in, local ones aside."""
     addresses = set(own)
@@ -60,8 +85,138 @@ def surviving(policy: Policy, flows: Iterable[Flow], own: Iterable[Address]) -> 
         if not low <= flow.local_port <= high
         and not flow.peer.is_loopback
         and flow.peer not in addresses
-        and policy.admits_inbound(flow.peer)
+        and policy.admits_inbound(flow.peer, flow.local_port)
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Reach:
+    """Whose packets go to tor, and what they reach directly.
+
+    Attributes:
+        host: whether everything that this machine sends is routed.
+        bypass: networks that are reached directly all the same.
+        virtual: where .onion names are mapped.
+        uids: ranges of routed accounts.
+        direct: ranges of accounts that a routed host leaves alone.
+        lans: interfaces whose clients are routed.
+
+    """
+
+    host: bool
+    bypass: tuple[Network, ...]
+    virtual: tuple[Network, ...]
+    uids: tuple[UidRange, ...]
+    direct: tuple[UidRange, ...]
+    lans: tuple[str, ...]
+
+    @classmethod
+    def of(cls, policy: Policy) -> Reach:
+        """The reach of a policy."""
+        return cls(
+            host=policy.route == "tor",
+            bypass=policy.bypass,
+            virtual=policy.virtual,
+            uids=tuple(sorted(uids for user in policy.users for uids in user.uids)),
+            direct=tuple(sorted(uids for user in policy.direct_users for uids in user.uids)),
+            lans=tuple(sorted(lan.interface for lan in policy.lans)),
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """For the journal."""
+        return {
+            "host": self.host,
+            "bypass": [str(network) for network in self.bypass],
+            "virtual": [str(network) for network in self.virtual],
+            "uids": [list(uids) for uids in self.uids],
+            "direct": [list(uids) for uids in self.direct],
+            "lans": list(self.lans),
+        }
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> Reach:
+        """What `to_json` made; what is missing is taken for the widest reach."""
+        return cls(
+            host=document.get("host", True),
+            bypass=tuple(ipaddress.ip_network(n) for n in document.get("bypass", ())),
+            virtual=tuple(ipaddress.ip_network(n) for n in document.get("virtual", ())),
+            uids=tuple((first, last) for first, last in document.get("uids", ())),
+            direct=tuple((first, last) for first, last in document.get("direct", ())),
+            lans=tuple(document.get("lans", ())),
+        )
+
+    def lacks(self, other: Reach) -> bool:
+        """Whether something that the other one routes is not routed by this one."""
+        if not set(other.lans) <= set(self.lans):
+            return True
+        if not self.host:
+            return (
+                other.host or not set(other.uids) <= set(self.uids) or other.virtual != self.virtual
+            )
+        # a network that is bypassed from now on is reached by new connections only: what is
+        # translated already goes on to tor
+        return any(other.routes(uids) for uids in self.direct)
+
+    def routes(self, uids: UidRange) -> bool:
+        """Whether what an account of this range of ids sends goes to tor."""
+        if self.host:
+            return uids not in self.direct
+        return any(first <= uids[1] and uids[0] <= last for first, last in self.uids)
+
+
+def cut_from_before(
+    system: System, policy: Policy, own: tuple[Address, ...], before: Reach | None = None
+) -> None:
+    """Cut what the policy's scopes had open before the rules.
+
+    Args:
+        system: the seam.
+        policy: in force now.
+        own: addresses of this machine.
+        before: what was routed already, and goes on; None for nothing.
+
+    """
+    if policy.route == "tor":
+        forget_tracked(system)
+        cut_sockets(system, Spared(own, policy.bypass, policy.kept))
+        return
+    routed = before.uids if before is not None else ()
+    uids = [uids for user in policy.users for uids in user.uids if uids not in routed]
+    if uids:
+        _cut_users(system, uids)
+
+
+def cut_redirected(system: System, reach: Reach, own: tuple[Address, ...]) -> None:
+    """Destroy what went through tor, so that no tail of it is sent once the rules are gone.
+
+    Sockets that asked a resolver go too, or their next try would carry the name in clear.
+
+    Raises:
+        StepError: the kernel left some; with their programs.
+
+    """
+    if reach.lans:
+        cut_clients(system)
+    if reach.host:
+
+        def spared() -> Spared:
+            left_alone = _left_alone(system, reach.direct, reach.virtual)
+            return Spared(own, reach.bypass, (*open_inbound(system), *left_alone))
+
+        _cut_all(system, spared)
+        return
+    if reach.uids:
+        _cut_users(system, reach.uids)
+    if reach.virtual:
+        to = " or ".join(f"dst {_bracketed_network(network)}" for network in reach.virtual)
+        system.change(["ss", "-K", "-Htn", "state", "connected", f"( {to} )"], timeout=60)
+
+
+def cut_clients(system: System) -> None:
+    """Reset what tor has open with clients of a LAN; a reset reaches them while the rules last."""
+    for address in (RELAY4, RELAY6):
+        to = f"src {_bracketed(address)}"
+        system.change(["ss", "-K", "-Htn", "state", "connected", to], timeout=60)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,13 +226,13 @@ class Spared:
     Attributes:
         own: addresses of this machine; what stays on it is no traffic.
         bypass: networks reached directly.
-        inbound: connections that others opened.
+        flows: connections that others opened, or accounts that are left alone.
 
     """
 
     own: tuple[Address, ...]
     bypass: tuple[Network, ...]
-    inbound: tuple[Flow, ...]
+    flows: tuple[Flow, ...]
 
     def expression(self) -> str:
         """All other sockets, as an expression for ss(8)."""
@@ -89,10 +244,30 @@ class Spared:
             *(
                 f"( dst {_bracketed(flow.peer)}:{flow.peer_port} and "
                 f"src {_bracketed(flow.local)}:{flow.local_port} )"
-                for flow in self.inbound
+                for flow in self.flows
             ),
         ]
         return f"not ( {' or '.join(spared)} )"
+
+
+def _cut_users(system: System, uids: Sequence[UidRange]) -> None:
+    from onionward import held_sockets
+
+    _destroy(system, held_sockets.outward(system, uids))
+
+
+def _destroy(system: System, sockets: Sequence[HeldSocket]) -> None:
+    """Destroy sockets one by one known, in few calls."""
+    for option, protocol in (("-Htn", "tcp"), ("-Hun", "udp")):
+        flows = [
+            f"( src {_bracketed(s.local)}:{s.local_port} and "
+            f"dst {_bracketed(s.peer)}:{s.peer_port} )"
+            for s in sockets
+            if s.protocol == protocol
+        ]
+        for start in range(0, len(flows), _AT_ONCE):
+            some = " or ".join(flows[start : start + _AT_ONCE])
+            system.change(["ss", "-K", option, "state", "connected", f"( {some} )"], timeout=60)
 
 
 def cut_sockets(system: System, spared: Spared) -> None:
@@ -104,19 +279,31 @@ def cut_sockets(system: System, spared: Spared) -> None:
     system.change(["ss", "-K", "-Htn", "state", "connected", spared.expression()], timeout=60)
 
 
-def cut_redirected(system: System, spared: Spared) -> None:
-    """Destroy what went through tor, so that no tail of it is sent once the rules are gone.
+def _left_alone(
+    system: System, uids: Sequence[UidRange], virtual: Sequence[Network]
+) -> tuple[Flow, ...]:
+    """TCP connections of accounts that do not go to tor, as those to onion names do for all."""
+    if not uids:
+        return ()
+    from onionward import held_sockets
 
-    Sockets that asked a resolver go too, or their next try would carry the name in clear.
+    sockets = held_sockets.parse(system.query(["ss", "-Htuane"]))
+    return tuple(
+        Flow(s.peer, s.peer_port, s.local, s.local_port)
+        for s in sockets
+        if s.protocol == "tcp"
+        and s.state != "LISTEN"
+        and any(first <= s.uid <= last for first, last in uids)
+        and not (s.peer.is_loopback or contains(virtual, s.peer))
+    )
 
-    Raises:
-        StepError: the kernel left some; with their programs.
 
-    """
-    cut_sockets(system, spared)
+def _cut_all(system: System, spared: Callable[[], Spared]) -> None:
+    cut_sockets(system, spared())
     system.change(["ss", "-K", "-Hun", "state", "connected", "dport = :53"])
     deadline = time.monotonic() + _PATIENCE
-    while left := _sending(system, spared):
+    # those that are spared come and go meanwhile
+    while left := _sending(system, spared()):
         if time.monotonic() > deadline:
             raise StepError(
                 f"{len(left)} connections that went through Tor cannot be destroyed, and would go "
@@ -153,9 +340,11 @@ def forget_resolver_flows(system: System) -> None:
     _delete(system, ["-p", "udp", "--orig-port-dst", "53"])
 
 
-def forget_redirected(system: System, mark: int) -> None:
+def forget_redirected(system: System) -> None:
     """Forget the translations of flows that went through tor."""
-    _delete(system, ["-m", str(mark)])
+    _delete(system, ["-m", str(MARK_REDIRECTED)])
+    # a client's connection ends by the reset it has got; forgotten, its tail would be forwarded
+    _delete(system, ["-p", "udp", "-m", str(MARK_CLIENT)])
 
 
 def _delete(system: System, what: list[str]) -> None:

@@ -8,6 +8,10 @@ from collections.abc import Iterable
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
+# Name resolution that a bypassed or attached network would see: DNS, NetBIOS, DNS over TLS, SSDP,
+# multicast DNS, LLMNR.
+NAME_PORTS = frozenset({53, 137, 138, 853, 1900, 5353, 5355})
+
 
 def overlapping(one: Network, other: Network) -> bool:
     """Whether two networks share an address; networks of different families never do."""
@@ -35,3 +39,8 @@ def of_version(networks: Iterable[Network], version: int) -> tuple[Network, ...]
 def contains(networks: Iterable[Network], address: Address) -> bool:
     """Whether an address is in any of the networks."""
     return any(address.version == n.version and address in n for n in networks)
+
+
+def holding(networks: Iterable[Network], address: Address) -> Network | None:
+    """The first network that an address is in."""
+    return next((n for n in networks if contains((n,), address)), None)

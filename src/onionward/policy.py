@@ -5,10 +5,14 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from onionward.config.values import Config, Inbound
+from onionward.config.values import Config, Inbound, LanConfig, Route, UserConfig
 from onionward.facts import Facts
 from onionward.networks import Address, Network, contains, of_version
+
+if TYPE_CHECKING:
+    from onionward import accounts
 
 # Every IPv6 interface has an address here (RFC 4291), so its neighbours always do too.
 _LINK_LOCAL = ipaddress.ip_network("fe80::/10")
@@ -29,6 +33,16 @@ _UNROUTABLE = tuple(
         "fec0::/10",
     )
 )
+
+# Where tor takes what clients of a LAN send: addresses of loopback that no router forwards (RFC
+# 3927, RFC 4193), so that nothing depends on the addresses that the machine happens to have.
+RELAY4 = ipaddress.ip_address("169.254.94.8")
+RELAY6 = ipaddress.ip_address("fd5a:7010::8")
+# Each routed account appears to tor under an address of its own, and so gets its own circuits.
+CIRCUITS4 = ipaddress.ip_network("127.64.0.0/10")
+CIRCUITS6 = ipaddress.ip_network("fd5a:7010::/64")
+
+_SERVICE_PORTS = {"ssh": "tcp/22"}
 
 # Shown by `onionward show`, which must not reveal the stamp that is in force.
 EXAMPLE_STAMP = 0x5EC0DE01
@@ -67,10 +81,59 @@ class ControlGroup:
 
 
 @dataclass(frozen=True, slots=True)
+class Lan:
+    """Clients behind an interface.
+
+    Attributes:
+        interface: its name.
+        addresses: this machine's there; empty while the interface does not exist.
+        networks: attached to it.
+        ping: whether clients get answers to ping.
+        dhcp: whether they may ask for addresses.
+        tcp_ports: what they may connect to on this machine.
+        udp_ports: the same, UDP.
+
+    """
+
+    interface: str
+    addresses: tuple[Address, ...]
+    networks: tuple[Network, ...]
+    ping: bool
+    dhcp: bool
+    tcp_ports: tuple[int, ...]
+    udp_ports: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class User:
+    """An account with a rule of its own.
+
+    Attributes:
+        name: login name.
+        uids: ranges of user ids, first and last: its own, and the subordinate ones.
+        closed_ports: TCP ports where services of this machine connect elsewhere for whoever asks.
+
+    """
+
+    name: str
+    uids: tuple[tuple[int, int], ...]
+    closed_ports: tuple[int, ...] = ()
+
+    def holds(self, uid: int) -> bool:
+        """Whether a socket's owner is this account, perhaps in a container of its own."""
+        return any(first <= uid <= last for first, last in self.uids)
+
+
+@dataclass(frozen=True, slots=True)
 class Policy:
     """What may leave this machine, and how.
 
     Attributes:
+        route: what becomes of what this machine itself sends.
+        lans: whose clients go through Tor.
+        users: accounts that go through Tor, with circuits of their own.
+        direct_users: accounts that a routed host leaves alone.
+        isolate_destinations: whether each destination gets circuits of its own, too.
         tor_uid: the account whose TCP may leave.
         tor_cgroup: its control group, or None where there is no such tree.
         trans_port: where TCP is redirected.
@@ -90,6 +153,11 @@ class Policy:
 
     """
 
+    route: Route
+    lans: tuple[Lan, ...]
+    users: tuple[User, ...]
+    direct_users: tuple[User, ...]
+    isolate_destinations: bool
     tor_uid: int
     tor_cgroup: ControlGroup | None
     trans_port: int
@@ -107,8 +175,44 @@ class Policy:
     ipv6: bool
     stamp: int
 
-    def admits_inbound(self, peer: Address) -> bool:
-        """Whether a connection from this address is let in."""
+    @property
+    def virtual(self) -> tuple[Network, ...]:
+        """Where names under .onion are mapped."""
+        return (self.virtual4, self.virtual6)
+
+    @property
+    def local_routes(self) -> tuple[Network, ...]:
+        """Networks that must be local to this machine besides loopback, for what they carry."""
+        routes = [] if self.virtual4.is_loopback else [self.virtual4]
+        routes += [self.virtual6] if self.ipv6 else []
+        if self.users and self.ipv6:
+            routes.append(CIRCUITS6)
+        return tuple(routes)
+
+    @property
+    def local_addresses(self) -> tuple[Address, ...]:
+        """Addresses that loopback must have, because tor listens there."""
+        if not self.lans:
+            return ()
+        return (RELAY4, RELAY6) if self.ipv6 else (RELAY4,)
+
+    def user_of(self, uid: int) -> User | None:
+        """The routed account that a user id belongs to."""
+        return next((user for user in self.users if user.holds(uid)), None)
+
+    def is_direct(self, uid: int) -> bool:
+        """Whether a user id belongs to an account that a routed host leaves alone."""
+        return any(user.holds(uid) for user in self.direct_users)
+
+    def lan_of(self, interface: str) -> Lan | None:
+        """The LAN behind an interface."""
+        return next((lan for lan in self.lans if lan.interface == interface), None)
+
+    def admits_inbound(self, peer: Address, port: int | None = None) -> bool:
+        """Whether a connection from this address (to this TCP port) is let in."""
+        lan = next((lan for lan in self.lans if contains(lan.networks, peer)), None)
+        if lan is not None:
+            return port is None or port in lan.tcp_ports
         match self.inbound:
             case "none":
                 return False
@@ -118,44 +222,6 @@ class Policy:
                 return contains(self.bypass, peer)
             case "link":
                 return contains((*self.link, *self.bypass), peer)
-
-    def describe(self) -> str:
-        """The policy in words, a line each."""
-        lines = [
-            "host: everything this machine sends goes through Tor",
-            f"  TCP to loopback port {self.trans_port}, names to loopback port {self.dns_port}",
-            f"  .onion names are mapped into {self.virtual4} and {self.virtual6}",
-            "  everything else is refused at once: UDP, ICMP and all other protocols, "
-            "IPv4 and IPv6",
-            f"tor: account {self.tor_uid}"
-            + (f", control group {self.tor_cgroup.name}" if self.tor_cgroup else "")
-            + "; TCP only; nobody else uses a wire",
-            f"bypass: {_listed(self.bypass, 'none')}"
-            + (" (never for name resolution)" if self.bypass else ""),
-            f"inbound: {self.inbound} ({self._inbound_words()})",
-            f"interfaces watched below IP: {', '.join(self.devices) or 'none'}",
-            "always: ARP, neighbour discovery, DHCP of "
-            + ", ".join(f"account {uid}" for uid in self.dhcp_uids),
-        ]
-        if self.kept:
-            flows = (f"{f.peer} port {f.peer_port}" for f in self.kept)
-            lines.append(f"kept: connections that were open before, from {', '.join(flows)}")
-        return "\n".join(lines)
-
-    def _inbound_words(self) -> str:
-        match self.inbound:
-            case "none":
-                return "this machine answers nobody"
-            case "all":
-                return "this machine answers everybody who asks, in clear"
-            case "bypass":
-                return f"answers to {_listed(self.bypass, 'nobody')}"
-            case "link":
-                return f"answers to {_listed((*self.link, *self.bypass), 'nobody')}"
-
-
-def _listed(networks: Iterable[Network], nothing: str) -> str:
-    return ", ".join(map(str, networks)) or nothing
 
 
 def derive(
@@ -178,9 +244,19 @@ def derive(
         stamp: packet mark, random for each activation.
 
     """
-    virtual = {network.version: network for network in config.tor.virtual}
-    attached = [n for link in facts.links for n in link.networks if not n.is_loopback]
+    virtual = {network.version: network for network in config.virtual}
+    behind = {lan.interface for lan in config.lan}
+    outside = [link for link in facts.links if link.name not in behind]
+    attached = [n for link in outside for n in link.neighbours if not n.is_loopback]
+    found = {user.account.name: user for user in facts.users}
+    routes = {user.name: user.route for user in config.user}
+    named = [_user(user, found[user.name]) for user in config.user if user.name in found]
     return Policy(
+        route=config.host_route,
+        lans=tuple(_lan(lan, facts) for lan in config.lan),
+        users=tuple(user for user in named if routes[user.name] == "tor"),
+        direct_users=tuple(user for user in named if routes[user.name] == "direct"),
+        isolate_destinations=config.tor.isolate_destinations,
         tor_uid=tor_uid,
         tor_cgroup=tor_cgroup,
         trans_port=config.tor.trans_port,
@@ -189,12 +265,41 @@ def derive(
         virtual6=virtual[6],
         bypass=(*of_version(config.bypass.networks, 4), *of_version(config.bypass.networks, 6)),
         unroutable=_UNROUTABLE,
-        inbound=config.host.inbound,
+        inbound=config.inbound,
         link=(*of_version(attached, 4), *of_version((*attached, _LINK_LOCAL), 6)),
         kept=tuple(sorted(kept, key=lambda f: (f.peer.version, f))),
-        devices=tuple(sorted(link.name for link in facts.links)),
+        # frames are judged only where all that leaves is
+        devices=tuple(sorted(link.name for link in facts.links))
+        if config.host_route == "tor"
+        else (),
         dhcp_uids=facts.dhcp_uids,
         ephemeral_ports=facts.ephemeral_ports,
         ipv6=facts.ipv6,
         stamp=stamp,
     )
+
+
+def _lan(lan: LanConfig, facts: Facts) -> Lan:
+    link = next((link for link in facts.links if link.name == lan.interface), None)
+    ports = [_SERVICE_PORTS.get(service, service) for service in lan.services]
+    return Lan(
+        interface=lan.interface,
+        addresses=link.addresses if link else (),
+        networks=link.networks if link else (),
+        ping="ping" in lan.services,
+        dhcp="dhcp" in lan.services,
+        tcp_ports=_ports(ports, "tcp/"),
+        udp_ports=_ports(ports, "udp/"),
+    )
+
+
+def _user(user: UserConfig, account: accounts.User) -> User:
+    from onionward.deputies import ports_closed_to
+
+    uids = tuple((uids.first, uids.last) for uids in account.uids)
+    return User(user.name, uids, ports_closed_to(user.accept))
+
+
+def _ports(services: Iterable[str], protocol: str) -> tuple[int, ...]:
+    numbers = (s.removeprefix(protocol) for s in services if s.startswith(protocol))
+    return tuple(sorted({int(number) for number in numbers}))

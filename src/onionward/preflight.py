@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Iterator, Mapping
+from itertools import product
 from pathlib import Path
 
 from onionward.config.values import Config
@@ -21,23 +22,25 @@ _PACKAGES = {
     "ip": "iproute2",
     "ss": "iproute2",
     "conntrack": "conntrack",
+    "sysctl": "procps",
 }
 
 
-def problems(config: Config, facts: Facts, listeners: Mapping[str, str]) -> tuple[str, ...]:
+def problems(config: Config, facts: Facts, *, create_users: bool = False) -> tuple[str, ...]:
     """Every reason why this configuration cannot be put in force here.
 
     Args:
         config: read and free of contradictions.
         facts: of this machine.
-        listeners: who listens on TransPort ("tcp:940") and DNSPort ("udp:941") already.
+        create_users: whether accounts that do not exist will be created.
 
     """
     found = [*_rights_and_tools(facts)]
     for path, words in (
         *_account_problems(config, facts),
         *_network_problems(config, facts),
-        *_port_problems(config, listeners),
+        *_lan_problems(config, facts),
+        *_user_problems(config, facts, create_users=create_users),
     ):
         found.append(config.source.locate(path, words))
     return tuple(found)
@@ -95,9 +98,9 @@ def _account_problems(config: Config, facts: Facts) -> Iterator[tuple[KeyPath, s
 
 def _network_problems(config: Config, facts: Facts) -> Iterator[tuple[KeyPath, str]]:
     attached: list[tuple[str, Network]] = [
-        (link.name, network) for link in facts.links for network in link.networks
+        (link.name, network) for link in facts.links for network in link.neighbours
     ]
-    for virtual in config.tor.virtual:
+    for virtual in config.virtual:
         for name, network in attached:
             if overlapping(virtual, network):
                 yield (
@@ -105,6 +108,80 @@ def _network_problems(config: Config, facts: Facts) -> Iterator[tuple[KeyPath, s
                     f"{virtual} overlaps {network} ({address_range(network)}) of interface {name}; "
                     "take another virtual network",
                 )
+
+
+def _lan_problems(config: Config, facts: Facts) -> Iterator[tuple[KeyPath, str]]:
+    links = {link.name: link for link in facts.links}
+    behind = {lan.interface for lan in config.lan}
+    for index, lan in enumerate(config.lan):
+        path = ("lan", index, "interface")
+        link = links.get(lan.interface)
+        if link is None and not lan.hotplug:
+            known = ", ".join(sorted(links)) or "none"
+            yield (
+                path,
+                f"there is no interface {lan.interface} (there is: {known}); if it appears later, "
+                "add hotplug = true",
+            )
+        if link is None:
+            continue
+        if link.is_uplink:
+            yield (
+                path,
+                f"{lan.interface} is the uplink (a default route leads through it); clients must "
+                "be behind another interface",
+            )
+        for other in facts.links:
+            # an absurdly broad network of the uplink is its DHCP's doing, and no reason to refuse
+            theirs = other.networks if other.name in behind else other.neighbours
+            for one, two in product(link.networks, theirs):
+                if other is not link and overlapping(one, two) and not one.is_link_local:
+                    yield (
+                        path,
+                        f"its network {one} overlaps {two} of interface {other.name}: who is a "
+                        "client could not be told",
+                    )
+
+
+def _user_problems(
+    config: Config, facts: Facts, *, create_users: bool
+) -> Iterator[tuple[KeyPath, str]]:
+    found = {user.account.name: user for user in facts.users}
+    owners: dict[int, str] = {}
+    for index, entry in enumerate(config.user):
+        path = ("user", index, "name")
+        user = found.get(entry.name)
+        if user is None:
+            if not create_users:
+                yield (
+                    path,
+                    f"there is no account {entry.name}; create it, or let "
+                    "`onionward up --create-users` do it",
+                )
+            continue
+        uid = user.account.uid
+        if uid == 0:
+            yield path, f"{entry.name} is root, which rules cannot hold; route another account"
+        elif facts.tor_account is not None and user.owns(facts.tor_account.uid):
+            yield path, f"{entry.name} has the user id of tor's account {config.tor.user}"
+        elif any(user.owns(other) for other in facts.dhcp_uids if other):
+            yield path, f"{entry.name} is the account of a DHCP client, which must reach the link"
+        for other, name in owners.items():
+            if other == uid or user.owns(other):
+                yield path, f"{entry.name} and {name} share the user id {other}"
+        owners[uid] = entry.name
+
+
+def taken_ports(config: Config, listeners: Mapping[str, str]) -> tuple[str, ...]:
+    """Tor's ports that others listen on.
+
+    Args:
+        config: read and free of contradictions.
+        listeners: who listens on TransPort ("tcp:940") and DNSPort ("udp:941") already.
+
+    """
+    found = _port_problems(config, listeners)
+    return tuple(config.source.locate(path, words) for path, words in found)
 
 
 def _port_problems(config: Config, listeners: Mapping[str, str]) -> Iterator[tuple[KeyPath, str]]:
@@ -140,6 +217,12 @@ def warnings(config: Config, facts: Facts) -> tuple[str, ...]:
             f"{facts.privileged_ports_below}): while tor is down, another program could take its "
             "place"
         )
+    found += [
+        f"IN CLEAR: everything that {user.name} sends, because it is bypassed; names that it asks "
+        "for on loopback still go through Tor"
+        for user in config.user
+        if user.route == "direct"
+    ]
     if not facts.ipv6:
         found.append("IPv6 is off on loopback: IPv6 is refused instead of being routed")
     return tuple(found)

@@ -11,7 +11,9 @@ import pwd
 import socket
 from dataclasses import dataclass, replace
 
+from onionward import state
 from onionward.config.values import Config
+from onionward.describe import describe
 from onionward.errors import RefusedError
 from onionward.explain import Packet, State
 from onionward.explain import explain as judge
@@ -54,6 +56,9 @@ class Question:
         user: name or number of the account, or None for the caller's.
         source_port: where it matters, as for DHCP.
         is_tor: whether it is tor itself that sends, whatever the account.
+        interface: where it arrives when a client of a LAN sends it.
+        source: the client's address.
+        name: what a query asks for.
 
     """
 
@@ -63,21 +68,52 @@ class Question:
     user: str | None = None
     source_port: int | None = None
     is_tor: bool = False
+    interface: str | None = None
+    source: str | None = None
+    name: str | None = None
 
 
 def show(system: System, config: Config, paths: Paths, what: str, state: str) -> str:
     """One text: "policy", "nftables", "torrc" or "resolver"."""
-    policy = _policy(config, gather(system, config.tor.user))
+    policy = _policy(config, gather(system, config))
     match what:
         case "policy":
-            return policy.describe() + "\n"
+            return describe(policy) + "\n"
         case "nftables":
             ruleset = nftables.route(policy) if state == "routed" else nftables.block(policy)
             return _EXAMPLES + ruleset.text
         case "torrc":
             return torrc(policy, paths, account=config.tor.user, network=config.network_lines)
         case _:
+            return _resolver(system, config, paths, policy.dns_port)
+
+
+def _resolver(system: System, config: Config, paths: Paths, dns_port: int) -> str:
+    match config.host_route:
+        case "tor":
             return resolv_conf()
+        case "direct":
+            return "# untouched: nobody's names but those of the scopes go to Tor\n"
+        case "onion":
+            return _onion_resolver(system, paths, dns_port)
+
+
+def _onion_resolver(system: System, paths: Paths, dns_port: int) -> str:
+    """The files that would lead names under .onion to tor, or that do so now."""
+    from onionward.dns import onion
+
+    saved: onion.Saved | None = state.saved_step(paths, "onion")
+    if saved is None:
+        saved = onion.survey(system, onion.environment(system, paths), dns_port, paths)
+    lines = [f"# {saved['reason']}\n"]
+    if saved["link"]:
+        lines.append("# systemd-resolved: a link with the routing domain ~onion\n")
+    if drop_in := saved["drop_in"]:
+        lines.append(f"# {drop_in['path']}\n{drop_in['ours']}")
+    if forwarder := saved["forwarder"]:
+        lines.append(f"# {paths.resolv_conf}\n{forwarder['resolv_conf']['ours']}")
+        lines.append(f"# the forwarder's dnsmasq.conf\n{forwarder['config']}")
+    return "\n".join(lines)
 
 
 def explain(system: System, config: Config, question: Question, state: State = "routed") -> str:
@@ -88,11 +124,13 @@ def explain(system: System, config: Config, question: Question, state: State = "
 
     """
     packet = _packet(question, config.tor.user)
-    facts = gather(system, config.tor.user)
+    facts = gather(system, config)
     group = None if facts.cgroup_mount is None else _GROUP_TO_COME
     policy = replace(_policy(config, facts), tor_cgroup=group)
     if question.is_tor:
         packet = replace(packet, uid=policy.tor_uid, from_tor=True)
+    if question.interface is not None:
+        packet = replace(packet, source=_source(question, policy, packet.destination.version))
     attached = [network for link in facts.links for network in link.networks]
     return judge(policy, packet, facts.addresses, attached=attached, state=state).words()
 
@@ -110,8 +148,37 @@ def _packet(question: Question, tor_user: str) -> Packet:
         raise RefusedError(f"the rules ask for ports of tcp and udp only, not of {protocol}")
     if question.is_tor and question.user is not None:
         raise RefusedError("it is sent by tor or by an account: give --tor or --user, not both")
+    if question.interface is not None and (question.is_tor or question.user is not None):
+        raise RefusedError("a client sends it, or a program here: give --from, or --user or --tor")
+    if question.source is not None and question.interface is None:
+        raise RefusedError("--source belongs to a client: give --from, too")
     uid = _uid(question.user, tor_user)
-    return Packet(protocol, address, question.port, uid, question.source_port)
+    return Packet(
+        protocol,
+        address,
+        question.port,
+        uid,
+        question.source_port,
+        interface=question.interface,
+        onion_name=_is_onion_name(question.name or ""),
+    )
+
+
+def _is_onion_name(name: str) -> bool:
+    """Whether the rules recognise it in a query: a version 3 name, or one label before it."""
+    labels = name.lower().rstrip(".").split(".")
+    return 2 <= len(labels) <= 3 and labels[-1] == "onion" and len(labels[-2]) == 56
+
+
+def _source(question: Question, policy: Policy, version: int) -> Address | None:
+    if question.source is not None:
+        return _address(question.source)
+    lan = policy.lan_of(question.interface or "")
+    networks = (
+        [n for n in lan.networks if n.version == version and not n.is_link_local] if lan else []
+    )
+    own = lan.addresses if lan else ()
+    return next((a for n in networks[:1] for a in n.hosts() if a not in own), None)
 
 
 def _address(text: str) -> Address:

@@ -32,6 +32,7 @@ class Journal:
         digest: fingerprint of the rules in force, "" before they were read back.
         config: where the configuration came from.
         torrc: fingerprint of tor's configuration, "" until tor runs.
+        scopes: who is routed, in words.
 
     """
 
@@ -43,6 +44,7 @@ class Journal:
     digest: str = ""
     config: str = ""
     torrc: str = ""
+    scopes: list[str] = field(default_factory=list)
 
 
 def load(paths: Paths) -> Journal | None:
@@ -71,6 +73,18 @@ def load(paths: Paths) -> Journal | None:
         ) from error
 
 
+def saved_step(paths: Paths, name: str) -> Any:
+    """What undoes a surrounding's step of the current activation, or None.
+
+    A journal that cannot be read has none.
+    """
+    try:
+        journal = load(paths)
+    except (JournalError, PermissionError):
+        return None
+    return None if journal is None else journal.undo.get(name, {}).get("saved")
+
+
 def _checked(journal: Journal) -> Journal:
     """The journal itself when its fields are what they should be, else a TypeError."""
     texts = (journal.instance, journal.digest, journal.config, journal.torrc)
@@ -78,7 +92,8 @@ def _checked(journal: Journal) -> Journal:
         journal.state not in get_args(State)
         or not isinstance(journal.since, int | float)
         or not isinstance(journal.stamp, int)
-        or not all(isinstance(text, str) for text in texts)
+        or not isinstance(journal.scopes, list)
+        or not all(isinstance(text, str) for text in (*texts, *journal.scopes))
         or not isinstance(journal.undo, dict)
         or not all(isinstance(undo, dict) for undo in journal.undo.values())
     ):
@@ -88,7 +103,7 @@ def _checked(journal: Journal) -> Journal:
 
 def save(system: System, paths: Paths, journal: Journal) -> Journal:
     """Write the journal durably; returns it."""
-    fields = ("state", "since", "instance", "stamp", "undo", "digest", "config", "torrc")
+    fields = ("state", "since", "instance", "stamp", "undo", "digest", "config", "torrc", "scopes")
     document = {"version": VERSION, **{name: getattr(journal, name) for name in fields}}
     system.write_file(paths.journal, json.dumps(document, indent=1) + "\n", mode=0o600)
     return journal

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from onionward import state
 from onionward.backend import nftables as backend
@@ -18,6 +19,7 @@ from onionward.tor import process as tor_process
 
 FORMAT = 1  # of the JSON
 _DEVICES = Path("/proc/self/net/dev")
+_INTERFACES = Path("/sys/class/net")
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,10 +31,14 @@ class Status:
         state: "off", "blocked", "routed", or "open": activated, but the rules are gone.
         since: seconds since the epoch of the last change of state, or None.
         config: where the configuration came from, or None.
+        scopes: who is routed, in words.
         tor: "running" or "stopped".
         tor_pid: its process id, or None.
-        resolver: "tor", "changed" by somebody else, or "untouched".
+        resolver: "tor", "onion" (only names under .onion go to tor), "changed" by somebody else,
+            or "untouched".
         interfaces: those watched below IP.
+        forwarded: for each interface of a LAN or bridge (containers, virtual machines) what becomes
+            of packets from behind it: "routed", "blocked", "absent", "untouched".
         counters: packets stopped, by reason.
         problems: what is not as it should be, each with what to do.
 
@@ -42,10 +48,12 @@ class Status:
     state: Literal["off", "blocked", "routed", "open"]
     since: float | None
     config: str | None
+    scopes: tuple[str, ...]
     tor: Literal["running", "stopped"]
     tor_pid: int | None
-    resolver: Literal["tor", "changed", "untouched"]
+    resolver: Literal["tor", "onion", "changed", "untouched"]
     interfaces: tuple[str, ...]
+    forwarded: dict[str, str]
     counters: dict[str, int]
     problems: tuple[str, ...]
 
@@ -65,6 +73,7 @@ def gather(system: System, paths: Paths) -> Status:
     if journal is None:
         return _without_journal(paths, held, pids)
     problems = []
+    reach = journal.undo.get("rules", {})
     now: Literal["blocked", "routed", "open"] = (
         "open" if held is None else backend.held_state(held) or journal.state
     )
@@ -84,7 +93,8 @@ def gather(system: System, paths: Paths) -> Status:
                 "the rules are not the ones that were loaded: an interface is gone, or another "
                 "program changed them; `onionward up` puts them right"
             )
-        if appeared := _unwatched(backend.watched_devices(held)):
+        appeared = _unwatched(backend.watched_devices(held)) if reach.get("host", True) else []
+        if appeared:
             problems.append(
                 f"{', '.join(appeared)} appeared since: covered as to IP, but packet sockets there "
                 "are not watched; `onionward up` includes it"
@@ -95,28 +105,79 @@ def gather(system: System, paths: Paths) -> Status:
     if any(tor_process.is_suspended(pid) for pid in pids):
         problems.append("tor is suspended and carries nothing: `onionward up` starts another one")
     saved = journal.undo.get("resolver")
-    resolves: Literal["tor", "changed", "untouched"] = "untouched"
+    resolves: Literal["tor", "onion", "changed", "untouched"] = "untouched"
     if saved is not None and resolver.is_ours(paths.resolv_conf, saved):
         resolves = "tor"
     elif saved is not None and not resolver.is_original(paths.resolv_conf, saved):
         resolves = "changed"
+    if "onion" in journal.undo:
+        resolves = "onion"
     if resolves == "changed":
         problems.append(
             f"{paths.resolv_conf} was changed by another program; queries still go to Tor or fail; "
             "`onionward up` points it to Tor again"
         )
+    problems += _of_surroundings(system, paths, journal)
     return Status(
         format=FORMAT,
         state=now,
         since=journal.since or None,
         config=journal.config,
+        scopes=tuple(journal.scopes),
         tor="running" if pids else "stopped",
         tor_pid=pids[0] if pids else None,
         resolver=resolves,
         interfaces=backend.watched_devices(held or ""),
+        forwarded=_forwarded(reach, now),
         counters=backend.counters(held or ""),
         problems=tuple(problems),
     )
+
+
+def _of_surroundings(system: System, paths: Paths, journal: state.Journal) -> list[str]:
+    found: list[str] = []
+    if (saved := journal.undo.get("onion")) is not None:
+        from onionward.dns import onion
+
+        found += onion.problems(system, saved["saved"], paths)
+    if (noted := journal.undo.get("masks")) is not None:
+        found += _open_services(noted["key"])
+    if "dhcp" in journal.undo:
+        from onionward.lan import dhcp_server
+
+        if not dhcp_server.running(dhcp_server.config_path(paths)):
+            found.append("the DHCP server has ended: clients get no addresses")
+    if "control" in journal.undo:
+        from onionward.tor import control_filter
+
+        if not control_filter.running(paths):
+            found.append("the filter of tor's control port has ended")
+    return [f"{words}; `onionward up` puts it right" for words in found]
+
+
+def _open_services(accepted: list[tuple[int, list[str]]]) -> list[str]:
+    """Services that act for routed accounts and are (again) open to them."""
+    import pwd
+
+    from onionward import accounts, exposure, masks
+
+    names = {uid: pwd.getpwuid(uid).pw_name for uid, _ in accepted}
+    users = [(accounts.find_user(names[uid]), tuple(accept)) for uid, accept in accepted]
+    known = [(user, accept) for user, accept in users if user is not None]
+    return list(masks.open_places(exposure.look(), known))
+
+
+def _forwarded(reach: Mapping[str, Any], now: str) -> dict[str, str]:
+    """What becomes of what comes from behind interfaces (sysfs-class-net, bridge)."""
+    if now == "open":
+        return {}
+    lans = reach.get("lans", [])
+    bridges = [path.parent.name for path in _INTERFACES.glob("*/bridge")]
+    others = "blocked" if reach.get("host", True) else "untouched"
+    found = dict.fromkeys(sorted(bridges), others)
+    for name in lans:
+        found[name] = now if (_INTERFACES / name).exists() else "absent"
+    return found
 
 
 def _unwatched(watched: tuple[str, ...]) -> list[str]:
@@ -139,10 +200,12 @@ def _without_journal(paths: Paths, held: str | None, pids: tuple[int, ...]) -> S
         state="off" if held is None else "blocked",
         since=None,
         config=None,
+        scopes=(),
         tor="running" if pids else "stopped",
         tor_pid=pids[0] if pids else None,
         resolver="tor" if saved and resolver.is_ours(paths.resolv_conf, saved) else "untouched",
         interfaces=(),
+        forwarded={},
         counters=backend.counters(held or ""),
         problems=tuple(problems),
     )
@@ -155,8 +218,8 @@ def to_json(status: Status) -> str:
 
 _STATES = {
     "off": "off: traffic leaves in clear",
-    "blocked": "blocked: nothing leaves but tor itself",
-    "routed": "routed: everything this machine sends goes through Tor",
+    "blocked": "blocked: nothing of the scopes below leaves but tor itself",
+    "routed": "routed: the scopes below go through Tor or nowhere",
     "open": "OPEN: traffic leaves in clear",
 }
 
@@ -170,9 +233,11 @@ def to_text(status: Status) -> str:
     if status.state != "off":
         process = f" (process {status.tor_pid})" if status.tor_pid else ""
         lines += [
+            *(f"  scope     {words}" for words in status.scopes),
+            *(f"  clients   behind {name}: {what}" for name, what in status.forwarded.items()),
             f"  tor       {status.tor}{process}",
             f"  resolver  {status.resolver}",
-            f"  watched   {', '.join(status.interfaces) or 'no interface'}",
+            *([f"  watched   {', '.join(status.interfaces)}"] if status.interfaces else []),
             "  stopped   "
             + (", ".join(f"{n} {name}" for name, n in status.counters.items()) or "nothing"),
         ]

@@ -7,13 +7,15 @@ and where a test can make the program die.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from onionward.errors import CommandError
@@ -42,6 +44,31 @@ def find_tool(name: str) -> str | None:
     import shutil
 
     return shutil.which(name, path=_FIXED_ENVIRONMENT["PATH"])
+
+
+def at_once(*actions: Callable[[], object]) -> None:
+    """Run actions side by side, each in a thread, and wait for all.
+
+    Raises:
+        BaseException: the first error of the first action that failed.
+
+    """
+    errors: list[BaseException | None] = [None] * len(actions)
+
+    def run(place: int) -> None:
+        try:
+            actions[place]()
+        except BaseException as error:  # noqa: BLE001  # raised again below
+            errors[place] = error
+
+    threads = [threading.Thread(target=run, args=(place,)) for place in range(len(actions))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for error in errors:
+        if error is not None:
+            raise error
 
 
 def _environment(extra: Mapping[str, str] | None) -> dict[str, str]:
@@ -224,6 +251,21 @@ class System:
             fcntl.ioctl(descriptor, _FS_IOC_SETFLAGS, flags.to_bytes(8, sys.byteorder))
         finally:
             os.close(descriptor)
+
+    def set_attribute(self, path: Path, name: str, value: bytes | None) -> None:
+        """Set an extended attribute of a file, not of what it links to; None removes it (xattr(7)).
+
+        Removing what is not there is no error.
+        """
+        self.effect(f"{'setfattr -n' if value is not None else 'setfattr -x'} {name} {path}")
+        if value is not None:
+            os.setxattr(path, name, value, follow_symlinks=False)
+            return
+        try:
+            os.removexattr(path, name, follow_symlinks=False)
+        except OSError as error:
+            if error.errno != errno.ENODATA:
+                raise
 
     def kill(self, pid: int, number: signal.Signals) -> None:
         """Send a signal to a process; nothing happens when it is gone."""

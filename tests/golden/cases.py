@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from onionward import config
-from onionward.facts import Facts, parse_links
+from onionward.accounts import Uids, User
+from onionward.describe import describe
+from onionward.facts import Account, Facts, parse_links
 from onionward.paths import Paths
 from onionward.policy import ControlGroup, Policy, derive
 from onionward.render import nftables
@@ -54,7 +56,8 @@ def load(name: str, temporary: Path) -> Case:
     facts = Facts(
         **{field: getattr(FACTS, field) for field in Facts.__dataclass_fields__}
         | {
-            "links": parse_links(given["links"]),
+            "links": parse_links(given["links"], frozenset(given.get("uplinks", ()))),
+            "users": tuple(_user(**user) for user in given.get("users", ())),
             "ipv6": given["ipv6"],
             "dhcp_uids": tuple(given["dhcp_uids"]),
         }
@@ -72,7 +75,12 @@ def load(name: str, temporary: Path) -> Case:
         "route.nft": route.text,
         "block.nft": block.text,
         "torrc": torrc(policy, Paths(), account=read.tor.user, network=read.network_lines),
-        "policy.txt": policy.describe() + "\n",
+        "policy.txt": describe(policy) + "\n",
         "resolv.conf": resolv_conf(),
     }
     return Case(path, policy, route, block, texts)
+
+
+def _user(name: str, uid: int, subordinate: list[tuple[int, int]]) -> User:
+    login = Account(name, uid, uid, Path("/home") / name)
+    return User(login, frozenset({uid}), tuple(Uids(*pair) for pair in subordinate))

@@ -1,4 +1,4 @@
-"""What a packet socket sees, and stand-ins for tor that say what reached them."""
+"""What a packet socket sees."""
 
 from __future__ import annotations
 
@@ -18,11 +18,22 @@ _PACKET_OUTGOING = 4
 _SOL_PACKET, _PACKET_STATISTICS = 263, 6
 _SO_RCVBUFFORCE = 33
 _BUFFER = 8 << 20
-_ORIGINAL_DESTINATION = 80  # SO_ORIGINAL_DST and IP6T_SO_ORIGINAL_DST
 
-TCP, UDP, ICMP, ICMP6 = 6, 17, 1, 58
+TCP, UDP, ICMP, ICMP6, IGMP, HOP_BY_HOP = 6, 17, 1, 58, 2, 0
 _SYN, _RST, _ACK = 0x02, 0x04, 0x10
-_TOKEN = re.compile(rb"onionward\?[0-9a-f]{8}")
+# as it is sent, and as the stand-ins answer it
+_TOKEN = re.compile(rb"onionward([?!])([0-9a-f]{8})")
+# reports and solicitations that the kernel sends for itself
+_OF_THE_KERNEL = {ICMP6: (131, 132, 133, 135, 136, 143), IGMP: (0x16, 0x17, 0x22)}
+
+
+ANSWERED = "!"
+
+
+def token_of(data: bytes) -> str | None:
+    """The mark that the tests write into all packets but the kernel's own of TCP."""
+    found = _TOKEN.search(data)
+    return None if found is None else f"onionward?{found[2].decode()}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +42,7 @@ class Frame:
 
     Attributes:
         protocol: number of the protocol, or of the Ethernet type when it is not IP.
+        source: where from.
         to: destination.
         port: destination port of TCP and UDP.
         source_port: of TCP and UDP.
@@ -40,6 +52,7 @@ class Frame:
     """
 
     protocol: int
+    source: Address | None
     to: Address | None
     port: int | None
     source_port: int | None
@@ -48,16 +61,50 @@ class Frame:
 
     @property
     def token(self) -> str | None:
-        """The mark that the tests write into all packets but the kernel's own of TCP."""
-        found = _TOKEN.search(self.payload)
-        return found[0].decode() if found else None
+        """The mark of the tests in it, or in what it quotes."""
+        return token_of(self.payload)
+
+    @property
+    def sequence(self) -> int:
+        """The sequence number of TCP."""
+        return int.from_bytes(self.payload[4:8])
+
+    @property
+    def is_of_the_kernel(self) -> bool:
+        """Whether it is group membership or discovery, and nobody's packet."""
+        return self.token is None and self.kind in _OF_THE_KERNEL.get(self.protocol, ())
+
+    @property
+    def code(self) -> int:
+        """The code of ICMP."""
+        return self.payload[1]
+
+    @property
+    def is_error(self) -> bool:
+        """Whether it is an ICMP error, which quotes a packet, or a redirect."""
+        return (self.protocol == ICMP and self.kind in (3, 5, 11, 12)) or (
+            self.protocol == ICMP6 and (self.kind < 128 or self.kind == 137)
+        )
+
+    @property
+    def is_reset(self) -> bool:
+        """Whether it resets a connection."""
+        return self.protocol == TCP and bool(self.kind & _RST)
+
+    @property
+    def is_opened(self) -> bool:
+        """Whether it is the second packet of a connection."""
+        return self.protocol == TCP and self.kind & (_SYN | _ACK) == _SYN | _ACK
 
     @property
     def is_answer(self) -> bool:
         """Whether it is an error, a reset or another answer to a packet, which may quote it."""
         match self.protocol:
             case 6:
-                return bool(self.kind & _RST) or self.kind & (_SYN | _ACK) == _SYN | _ACK
+                return self.is_reset or self.is_opened
+            case 17:
+                found = _TOKEN.search(self.payload)
+                return found is not None and found[1] == b"!"
             case 1:
                 return self.kind in (0, 3, 14)
             case 58:
@@ -70,16 +117,20 @@ def parse(ether_type: int, data: bytes) -> Frame:
     """A frame without its Ethernet header."""
     if ether_type == _ETH_P_IP:
         protocol, rest = data[9], data[(data[0] & 0xF) * 4 :]
+        source: Address = ipaddress.IPv4Address(data[12:16])
         to: Address = ipaddress.IPv4Address(data[16:20])
     elif ether_type == _ETH_P_IPV6:
         protocol, rest = data[6], data[40:]
-        to = ipaddress.IPv6Address(data[24:40])
+        source, to = ipaddress.IPv6Address(data[8:24]), ipaddress.IPv6Address(data[24:40])
     else:
-        return Frame(ether_type, None, None, None, 0, data)
+        return Frame(ether_type, None, None, None, None, 0, data)
     if protocol in (TCP, UDP):
         source_port, port = struct.unpack("!HH", rest[:4])
-        return Frame(protocol, to, port, source_port, rest[13] if protocol == TCP else 0, rest)
-    return Frame(protocol, to, None, None, rest[0] if rest else 0, rest)
+        kind = rest[13] if protocol == TCP else 0
+        return Frame(protocol, source, to, port, source_port, kind, rest)
+    if protocol == HOP_BY_HOP:  # of MLD
+        protocol, rest = rest[0], rest[(rest[1] + 1) * 8 :]
+    return Frame(protocol, source, to, None, None, rest[0] if rest else 0, rest)
 
 
 class Tap:
@@ -103,52 +154,3 @@ class Tap:
 
     def close(self) -> None:
         self._socket.close()
-
-
-class StandIn:
-    """TransPort and DNSPort of both families; made in the namespace of the machine."""
-
-    def __init__(self, trans_port: int, dns_port: int) -> None:
-        self._listeners = [
-            socket.create_server((host, trans_port), family=family, backlog=1024)
-            for host, family in (("127.0.0.1", socket.AF_INET), ("::1", socket.AF_INET6))
-        ]
-        self._resolvers = [
-            socket.socket(family, socket.SOCK_DGRAM) for family in (socket.AF_INET, socket.AF_INET6)
-        ]
-        for resolver, host in zip(self._resolvers, ("127.0.0.1", "::1"), strict=True):
-            resolver.bind((host, dns_port))
-        for each in (*self._listeners, *self._resolvers):
-            each.setblocking(False)
-
-    def connected(self) -> Iterator[tuple[int, Address, int]]:
-        """Port of the program, address and port that it wanted."""
-        for listener in self._listeners:
-            with contextlib.suppress(BlockingIOError):
-                while True:
-                    connection, peer = listener.accept()
-                    with connection:
-                        yield peer[1], *_original(connection)
-
-    def asked(self) -> Iterator[str]:
-        """Tokens of the queries that came; each is answered."""
-        for resolver in self._resolvers:
-            with contextlib.suppress(BlockingIOError):
-                while True:
-                    query, peer = resolver.recvfrom(100)
-                    with contextlib.suppress(OSError):  # the port of the asker may be closed
-                        resolver.sendto(query.replace(b"?", b"!"), peer)
-                    yield query.decode()
-
-    def close(self) -> None:
-        for each in (*self._listeners, *self._resolvers):
-            each.close()
-
-
-def _original(connection: socket.socket) -> tuple[Address, int]:
-    """Where a redirected connection was to go, as tor asks for it."""
-    if connection.family == socket.AF_INET:
-        raw = connection.getsockopt(socket.SOL_IP, _ORIGINAL_DESTINATION, 16)
-        return ipaddress.IPv4Address(raw[4:8]), int.from_bytes(raw[2:4])
-    raw = connection.getsockopt(socket.IPPROTO_IPV6, _ORIGINAL_DESTINATION, 28)
-    return ipaddress.IPv6Address(raw[8:24]), int.from_bytes(raw[2:4])

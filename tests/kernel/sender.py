@@ -77,7 +77,7 @@ class Attempt:
             if result not in (_NO_ERROR, errno.EINPROGRESS):
                 self._hear(result)
             return
-        payload = order["token"].encode()
+        payload = bytes.fromhex(order["query"]) + order["token"].encode()
         if order["raw"] and order["protocol"] == socket.IPPROTO_TCP:
             ports = struct.pack("!HH", order["source_port"], order["port"])
             payload = (
@@ -103,7 +103,7 @@ class Attempt:
         if self.answer is None and self._order["protocol"] == socket.IPPROTO_UDP:
             with contextlib.suppress(OSError):
                 data, source = self.socket.recvfrom(100)
-                if data.decode() == self._order["token"].replace("?", "!"):
+                if data == self._order["token"].replace("?", "!").encode():
                     self.answer = [source[0], source[1]]
 
     def close(self) -> None:
@@ -127,6 +127,14 @@ def fence(device: str, mark: int, token: str) -> None:
         wire.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, mark)
         wire.bind((device, FENCE_PROTOCOL))
         wire.send(b"\xff" * 6 + b"\x02" * 6 + struct.pack("!H", FENCE_PROTOCOL) + token.encode())
+
+
+def write_frames(device: str, packets: list[dict[str, str]]) -> None:
+    """What a client of a LAN sends."""
+    with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as wire:
+        wire.bind((device, 0))
+        for packet in packets:
+            wire.send(bytes.fromhex(packet["frame"]))
 
 
 def remove(group: str) -> None:
@@ -163,6 +171,8 @@ def main(uid: int, processor: int, role: str, group: str) -> None:
                 for attempt in attempts:
                     attempt.close()
                 attempts = []
+            case "frames":
+                write_frames(order["device"], order["packets"])
             case "fence":
                 fence(order["device"], order["mark"], order["token"])
         print(json.dumps([[a.told, a.answer] for a in attempts]), flush=True)  # noqa: T201

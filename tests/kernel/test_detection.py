@@ -14,12 +14,11 @@ from onionward.config import parse
 from onionward.explain import State
 from onionward.policy import Policy, derive
 from onionward.tables import remove
-from tests.kernel.cases import GROUP, TOR, Case, Send, facts_of, link_of, send
+from tests.kernel.cases import Case, Send, send
 from tests.kernel.machine import Machine
+from tests.kernel.policies import GROUP, LINKS, TOR, facts_of
 from tests.kernel.test_explain import mismatches, rules
 from tests.support import addr
-
-LINK = link_of([])
 
 
 @dataclass(frozen=True)
@@ -45,11 +44,11 @@ class Spoilt:
 
     @property
     def case(self) -> Case:
-        return Case(LINK, self.policy, self.state, (self.packet,))
+        return Case(LINKS, self.policy, self.state, (self.packet,))
 
     @property
     def policy(self) -> Policy:
-        facts = facts_of(LINK)
+        facts = facts_of()
         return derive(parse(self.config, "spoilt.toml"), facts, tor_uid=TOR, tor_cgroup=GROUP)
 
 
@@ -127,11 +126,11 @@ SPOILT = {
     "names go to another port": Spoilt(
         "redirect to :941", "redirect to :942", udp("1.1.1.1", 53), "on loopback to port 942"
     ),
-    ".onion names are private addresses": Spoilt(
+    ".onion names are addresses of the machine": Spoilt(
         "ip daddr 10.192.0.0/10 meta l4proto tcp",
         "ip daddr 10.192.0.0/11 meta l4proto tcp",
         tcp("10.255.255.1"),
-        "refused",
+        "local",
         config=PRIVATE_VIRTUAL,
     ),
     "everybody speaks DHCP": Spoilt(
@@ -186,7 +185,7 @@ def test_without_rules_everything_leaves(machine: Machine) -> None:
         send("root", addr("fe80::5"), "gre"),
         tcp("10.0.0.1", account="not tor"),
     )
-    case = Case(LINK, SPOILT["nothing is bypassed"].policy, "routed", sends)
+    case = Case(LINKS, SPOILT["nothing is bypassed"].policy, "routed", sends)
     assert mismatches(machine, case, rules(case), Counter()) == []
     wrong = mismatches(machine, case, remove(), Counter())
     assert ["kernel:  direct\n" in words for words in wrong] == [True] * len(sends)

@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import pytest
 from hypothesis import HealthCheck, Phase, given, seed, settings
 
 from onionward.explain import Verdict, explain
 from onionward.render import nftables
-from tests.kernel.cases import Case, Send, cases
+from tests.kernel.cases import Case, Send
+from tests.kernel.drawing import cases
 from tests.kernel.fates import expected, report
 from tests.kernel.machine import Machine
 
@@ -48,9 +49,8 @@ def rules(case: Case) -> str:
 
 
 def judged(case: Case, send: Send) -> Verdict:
-    link = case.link
     return explain(
-        case.policy, send.packet, link.addresses, attached=link.networks, state=case.state
+        case.policy, send.packet, case.addresses, attached=case.networks, state=case.state
     )
 
 
@@ -62,10 +62,11 @@ def mismatches(machine: Machine, case: Case, text: str, tally: Counter[str]) -> 
     wrong = []
     for number, happened in enumerate(batch.outcomes()):
         send, verdict = case.sends[number], verdicts[number]
-        tally[f"{verdict.outcome} IPv{send.packet.destination.version}"] += 1
+        who = "client: " if send.is_client else ""
+        tally[f"{who}{verdict.outcome} IPv{send.packet.destination.version}"] += 1
         if happened not in good[number]:
             wrong.append(report(case, send, verdict, happened, batch.fates[number]))
-    wrong += [f"nobody was asked to send this, but it left: {frame}" for frame in batch.strays]
+    wrong += [f"nobody was asked to send this, but it left: {stray}" for stray in batch.strays]
     return wrong
 
 
@@ -75,7 +76,7 @@ def hold(machine: Machine, case: Case, tally: Counter[str]) -> None:
         raise AssertionError(f"{len(wrong)} of {len(case.sends)} packets\n\n{wrong[0]}")
 
 
-def enough(tally: Counter[str], pairs: int, outcomes: tuple[str, ...]) -> None:
+def enough(tally: Counter[str], pairs: int, outcomes: Iterable[str]) -> None:
     """Nothing is shown by packets that were not sent."""
     assert tally.total() >= pairs, tally
     for outcome in outcomes:
@@ -83,22 +84,26 @@ def enough(tally: Counter[str], pairs: int, outcomes: tuple[str, ...]) -> None:
             assert tally[f"{outcome} {family}"] >= 5, tally
 
 
+PROGRAMS = ("trans-port", "dns-port", "local", "direct", "refused")
+CLIENTS = ("trans-port", "dns-port", "local", "refused", "dropped")
+
+
 @pytest.mark.timeout(900)  # a failure takes a while to shrink
 def test_routed(machine: Machine) -> None:
     tally: Counter[str] = Counter()
 
-    @drawn(examples=160)
+    @drawn(examples=200)
     @given(cases("routed", MOST))
     def agree(case: Case) -> None:
         hold(machine, case, tally)
 
     agree()
-    enough(tally, 2000, ("trans-port", "dns-port", "local", "direct", "refused"))
+    enough(tally, 4000, (*PROGRAMS, *(f"client: {outcome}" for outcome in CLIENTS)))
 
 
 @pytest.mark.timeout(900)
 def test_blocked(machine: Machine) -> None:
-    """Nothing gets out but tor's TCP, DHCP and what kept connections still have to say."""
+    """Nothing of a scope gets out but tor's TCP, DHCP and what kept connections have to say."""
     tally: Counter[str] = Counter()
 
     @drawn(examples=80)
@@ -107,4 +112,4 @@ def test_blocked(machine: Machine) -> None:
         hold(machine, case, tally)
 
     agree()
-    enough(tally, 1000, ("local", "direct", "refused"))
+    enough(tally, 1500, (*PROGRAMS[2:], *(f"client: {outcome}" for outcome in CLIENTS[2:])))

@@ -1,7 +1,12 @@
-"""Vectors on a bench: the lab's host tries to leak, the witness on its wire tells.
+"""Vectors on a bench: a machine of the lab tries to leak, the witness on the wire tells.
 
-internet ── host0 (witness, frames from the wire) ── eth0 host (vectors)
-    └ peer at web4 and web6
+    internet ── host0 (witness, frames from the wire) ── eth0 host (vectors)
+        └ peer at web4 and web6
+
+or, with a gateway in between,
+
+    internet ── gateway0 (witness, frames from the wire) ── eth0 gateway eth1 ── client1 (vectors)
+                                                                  lan0 (witness of the LAN)
 """
 
 from __future__ import annotations
@@ -17,9 +22,20 @@ from pathlib import Path
 from typing import IO
 
 from onionward.facts import cgroup_mount
-from onionward.lab import Host, Lab
+from onionward.lab import Host, Lab, topology
 from onionward.lab.targets import targets
-from onionward.leaks.model import FIRST_NUMBER, Attempt, Needs, Place, Targets, Vector
+from onionward.leaks.model import (
+    FIRST_NUMBER,
+    Account,
+    Attempt,
+    Needs,
+    Place,
+    Scope,
+    Sight,
+    Targets,
+    Vector,
+)
+from onionward.leaks.scopes import applies
 from onionward.leaks.themes.flows import NOBODY4
 from onionward.leaks.vectors import CATALOGUE, number_of
 from onionward.leaks.wire import Capture, Exempt, Packet, Witness
@@ -32,18 +48,29 @@ _TRACE = re.compile(r"^\[(\d+\.\d+)\] (.*)$")
 
 @dataclasses.dataclass(frozen=True)
 class Trial:
-    """What the witness saw while vectors were tried, from a moment on."""
+    """What the witnesses saw while vectors were tried, from a moment on."""
 
-    capture: Capture
-    targets: Targets
+    captures: Mapping[Sight, Capture]
+    aims: Mapping[Place, Targets]
     exempt: Exempt
     outcomes: Mapping[str, str]
     since: float = 0.0
 
+    @property
+    def capture(self) -> Capture:
+        """What was seen on the uplink."""
+        return self.captures[Sight.UPLINK]
+
     def seen(self, name: str) -> tuple[Packet, ...]:
         """The packets of one vector."""
-        attempt = Attempt(self.targets, number_of(name))
-        return self.capture.packets(CATALOGUE[name].filter(attempt), since=self.since)
+        vector = CATALOGUE[name]
+        attempt = Attempt(self.aims[vector.place], number_of(name))
+        return self.captures[vector.sight].packets(vector.filter(attempt), since=self.since)
+
+    def broken(self, names: Iterable[str]) -> dict[str, str]:
+        """Attempts that prove nothing, and why."""
+        told = {name: self.outcomes[name] for name in names}
+        return {name: words for name, words in told.items() if words.startswith("broken")}
 
     def escaped(self) -> tuple[Packet, ...]:
         """Every packet that a routed machine must not send."""
@@ -144,24 +171,50 @@ class Peer:
         self._process.communicate(timeout=10)
 
 
+@dataclasses.dataclass(frozen=True)
+class Seat:
+    """Who tries vectors, and where.
+
+    Args:
+        protected: the machine that `onionward` runs on.
+        sender: the one that tries; its gateway is `protected` when it is another.
+        account: who the ordinary account is there.
+        other: one that is not routed when that one is.
+        owner: an account that owns the sockets of vectors that need root's rights; "" for root.
+
+    """
+
+    protected: str = "host"
+    sender: str = "host"
+    account: str = "nobody"
+    other: str = "nobody"
+    owner: str = ""
+
+
 class Bench:
     """Runs vectors in a lab.
 
     Args:
         lab: a built lab.
         directory: for capture files.
+        seat: who tries, and where.
 
     """
 
     _CONFIG = "/run/onionward-lab/leaks.toml"
 
-    def __init__(self, lab: Lab, directory: Path) -> None:
+    def __init__(self, lab: Lab, directory: Path, seat: Seat = Seat()) -> None:
         self.lab = lab
-        self.host = lab.hosts["host"]
+        self.seat = seat
+        self.host = lab.hosts[seat.protected]
+        self.sender = lab.hosts[seat.sender]
         self.internet = lab.hosts["internet"]
-        self.targets = targets(lab)
+        self.aims = self._aims()
         self.exempt = Exempt(relays=lab.relays, networks6=("2001:db8::/64",))
-        self.witness = Witness(lab.host_link, directory, namespace=self.internet.pid)
+        self.witnesses = {
+            Sight.UPLINK: self._witness(directory / "uplink", self.aims[Place.WIRE].far_device),
+            Sight.LAN: self._witness(directory / "lan", lab.lan_link),
+        }
         self.configure()
         self.peers = (
             Peer(lab, self.targets, "internet", lab.web4, lab.web6),
@@ -170,6 +223,40 @@ class Bench:
         self.run("ip", "route", "replace", "blackhole", NOBODY4, host=self.internet)
         # what came of what was served inside the host, when last tried
         self.served: dict[str, str] = {}
+
+    def sit(self, *, account: str, owner: str) -> None:
+        """From now on another account tries."""
+        self.seat = dataclasses.replace(self.seat, account=account, owner=owner)
+        self.aims = self._aims()
+
+    def _aims(self) -> dict[Place, Targets]:
+        return {
+            Place.HOST: self._aim(self.seat.sender),
+            Place.WIRE: self._aim(self.seat.protected),
+        }
+
+    def _aim(self, name: str) -> Targets:
+        bob = next(a for a in topology.ACCOUNTS if a.subordinate is not None)
+        return dataclasses.replace(
+            targets(self.lab, name),
+            user_account=self.seat.account,
+            other_account=self.seat.other,
+            subordinate=(bob.subordinate or 0) + 123,
+        )
+
+    def _witness(self, directory: Path, device: str) -> Witness:
+        directory.mkdir()
+        return Witness(device, directory, namespace=self.internet.pid)
+
+    @property
+    def targets(self) -> Targets:
+        """Where the sender aims."""
+        return self.aims[Place.HOST]
+
+    @property
+    def witness(self) -> Witness:
+        """The one on the uplink."""
+        return self.witnesses[Sight.UPLINK]
 
     def end(self) -> None:
         """Leave the lab as it was."""
@@ -225,7 +312,7 @@ class Bench:
         """Try vectors that need no preparation, watched."""
         self._free_ports()
         outcomes: dict[str, str] = {}
-        with self.witness.watch(label) as capture:
+        with self._watch(names, label) as captures:
             for group in _groups(names):
                 if CATALOGUE[group[0]].place is Place.WIRE:
                     outcomes |= self._from_wire(group)
@@ -233,7 +320,18 @@ class Bench:
                     running = self._start(group)
                     outcomes |= running.finish()
             time.sleep(_SETTLE_SECONDS)
-        return Trial(capture, self.targets, self.exempt, outcomes)
+        return Trial(captures, self.aims, self.exempt, outcomes)
+
+    @contextlib.contextmanager
+    def _watch(self, names: Iterable[str], label: str) -> Iterator[dict[Sight, Capture]]:
+        """Every witness that is needed; the uplink's always."""
+        wanted = {Sight.UPLINK, *(CATALOGUE[name].sight for name in names)}
+        with contextlib.ExitStack() as stack:
+            yield {
+                sight: stack.enter_context(witness.watch(label))
+                for sight, witness in self.witnesses.items()
+                if sight in wanted
+            }
 
     def try_prepared(self, names: Iterable[str], label: str, between: Callable[[], float]) -> Trial:
         """Prepare, let something happen, provoke; watched.
@@ -247,7 +345,7 @@ class Bench:
         self._free_ports()
         outcomes: dict[str, str] = {}
         with contextlib.ExitStack() as stack:
-            capture = stack.enter_context(self.witness.watch(label))
+            captures = stack.enter_context(self._watch(names, label))
             running: list[Running] = []
             for group in _groups(names):
                 if CATALOGUE[group[0]].place is Place.WIRE:
@@ -262,12 +360,13 @@ class Bench:
                 peer.go()
             for probe in running:
                 outcomes |= probe.finish()
-        return Trial(capture, self.targets, self.exempt, outcomes, since)
+        return Trial(captures, self.aims, self.exempt, outcomes, since)
 
     def _free_ports(self) -> None:
         """End what earlier trials left on the same ports, orphans and TIME_WAIT included."""
         ports = f"( sport >= :{FIRST_NUMBER} and sport < :{FIRST_NUMBER + len(CATALOGUE)} )"
-        self.run("ss", "-K", "-Htn", "state", "connected", ports)
+        for host in {self.host, self.sender}:
+            self.run("ss", "-K", "-Htn", "state", "connected", ports, host=host)
         # a peer that was never answered goes on trying, and an open host would reset it
         peers = f"sport = :{self.targets.peer_port}"
         for name in ("internet", "neighbour"):
@@ -291,23 +390,26 @@ class Bench:
 
     def _start(self, names: Sequence[str], *, serve: bool = False) -> Running:
         vector = CATALOGUE[names[0]]
-        targets = self.targets
-        account = []
+        targets = self.aims[vector.place]
         outside = vector.place is Place.WIRE and not serve
+        host = self.internet if outside else self.host if serve else self.sender
+        account = []
         if outside:
             account = ["--account", "root"]
         if serve:
             account = ["--serve"]
+        if self.seat.owner and vector.account is Account.ROOT and not outside:
+            account += ["--owner", self.seat.owner]
         if not self._has_account(targets.tor_account):
             targets = dataclasses.replace(targets, tor_account=targets.user_account)
         group = self.tor_group() if vector.needs is Needs.TOR_GROUP else None
         if group:
             account += ["--cgroup", group]
         argv = [*_PROBE, *account, targets.to_json(), *names]
-        return Running((self.internet if outside else self.host).command(argv))
+        return Running(host.command(argv))
 
     def _has_account(self, name: str) -> bool:
-        accounts = (self.host.root / "etc/passwd").read_text().splitlines()
+        accounts = (self.sender.root / "etc/passwd").read_text().splitlines()
         return any(line.startswith(f"{name}:") for line in accounts)
 
     def tor_pids(self) -> list[str]:
@@ -340,6 +442,6 @@ def _groups(names: Iterable[str]) -> Iterator[list[str]]:
     yield from groups.values()
 
 
-def chosen(wanted: Callable[[Vector], bool]) -> list[str]:
-    """Names of vectors."""
-    return [name for name, vector in CATALOGUE.items() if wanted(vector)]
+def chosen(wanted: Callable[[Vector], bool], scope: Scope = Scope.HOST) -> list[str]:
+    """Names of vectors that mean something in a scope."""
+    return [name for name, vector in CATALOGUE.items() if applies(vector, scope) and wanted(vector)]

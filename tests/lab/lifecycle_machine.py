@@ -1,15 +1,16 @@
-"""The lab's host as the lifecycle tests use it: commands, configuration, journal, snapshots.
+"""A machine of the lab as the lifecycle tests use it: commands, configuration, journal, snapshots.
 
 Nothing here judges; the tests do.
 """
 
 from __future__ import annotations
 
+import difflib
 import json
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -34,12 +35,16 @@ def until(what: str, reached: Callable[[], bool], patience: float = 10.0) -> Non
 
 
 class Machine:
-    """The protected host of a lab."""
+    """The protected machine of a lab: "host", or "gateway"."""
 
-    def __init__(self, lab: Lab) -> None:
+    def __init__(self, lab: Lab, name: str = "host") -> None:
         self.lab = lab
-        self.host = lab.hosts["host"]
+        self.host = lab.hosts[name]
+        self.link = lab.host_link if name == "host" else lab.gateway_link
         self.started: list[subprocess.Popen[str]] = []
+
+    def _on(self, name: str) -> Host:
+        return self.lab.hosts[name] if name else self.host
 
     def path(self, inside: str | Path) -> Path:
         """A file of the host, as seen from outside; links in it are not for the outside."""
@@ -48,16 +53,17 @@ class Machine:
     def run(
         self,
         *argv: str,
-        on: str = "host",
+        on: str = "",
         timeout: float = 60,
         env: Mapping[str, str] | None = None,
+        user: str | None = None,
     ) -> Done:
         """Run a command to its end."""
         # the host is not where the SSH session of whoever runs the tests ends
         words = ["env", "--unset=SSH_CONNECTION"]
         words += [*(f"{k}={v}" for k, v in (env or {}).items()), *argv]
         return subprocess.run(
-            self.lab.hosts[on].command(words),
+            self._on(on).command(words, user=user),
             capture_output=True,
             text=True,
             timeout=timeout,
@@ -65,16 +71,16 @@ class Machine:
             stdin=subprocess.DEVNULL,
         )
 
-    def output(self, *argv: str, on: str = "host", timeout: float = 60) -> str:
+    def output(self, *argv: str, on: str = "", timeout: float = 60) -> str:
         """What a command prints; its failure is the test's."""
         done = self.run(*argv, on=on, timeout=timeout)
         assert done.returncode == 0, f"{argv}: {done.returncode}\n{done.stdout}{done.stderr}"
         return done.stdout
 
-    def spawn(self, *argv: str, on: str = "host") -> subprocess.Popen[str]:
+    def spawn(self, *argv: str, on: str = "", user: str | None = None) -> subprocess.Popen[str]:
         """Start a command; `close` ends it. Its first line on standard output says it is ready."""
         process = subprocess.Popen(
-            self.lab.hosts[on].command(argv),
+            self._on(on).command(argv, user=user),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -87,9 +93,13 @@ class Machine:
         """Start a command whose output is bytes; it ends by itself."""
         return subprocess.Popen(self.host.command(argv), stdout=subprocess.PIPE)
 
-    def script(self, name: str, *arguments: str, on: str = "host") -> subprocess.Popen[str]:
+    def script(
+        self, name: str, *arguments: str, on: str = "", user: str | None = None
+    ) -> subprocess.Popen[str]:
         """Start a script beside this file."""
-        return self.spawn("python", "-I", str(HERE / name), *arguments, on=on)
+        # other accounts cannot read the Python of whoever runs the tests
+        python = "python" if user is None else "/usr/bin/python3"
+        return self.spawn(python, "-I", str(HERE / name), *arguments, on=on, user=user)
 
     def close(self) -> None:
         """End what `spawn` has started."""
@@ -99,7 +109,7 @@ class Machine:
 
     def configure(self, text: str = "") -> None:
         """What the next `up` reads, beside the lab's Tor network."""
-        merged = NETWORK + text if "[tor]" not in text else text.replace("[tor]\n", NETWORK)
+        merged = f"{text}\n{NETWORK}" if "[tor]" not in text else text.replace("[tor]\n", NETWORK)
         self.path(CONFIG).write_text(merged)
 
     def onionward(
@@ -171,7 +181,8 @@ def end(process: subprocess.Popen[str]) -> None:
         process.wait()
     for stream in (process.stdin, process.stdout):
         if stream is not None:
-            stream.close()
+            with suppress(BrokenPipeError):
+                stream.close()
 
 
 def inside_pid(process: subprocess.Popen[str]) -> int:
@@ -186,11 +197,16 @@ def difference(before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
     lines = []
     for kind in sorted(before.keys() | after.keys()):
         one, other = before.get(kind, {}), after.get(kind, {})
-        lines += [
-            f"{kind} {name}: {one.get(name)!r} -> {other.get(name)!r}"
-            for name in sorted(one.keys() | other.keys())
-            if one.get(name) != other.get(name)
-        ]
+        for name in sorted(one.keys() | other.keys()):
+            here, there = one.get(name), other.get(name)
+            if here == there:
+                continue
+            if isinstance(here, str) and isinstance(there, str) and "\n" in here + there:
+                changed = difflib.unified_diff(here.splitlines(), there.splitlines(), n=0)
+                here, there = "", "".join(f"\n    {line}" for line in [*changed][3:])
+            lines.append(
+                f"{kind} {name}: {here!r} -> {there!r}" if here else f"{kind} {name}: {there}"
+            )
     return "\n".join(lines)
 
 
@@ -210,9 +226,9 @@ def exactly_back(machine: Machine) -> Iterator[None]:
 
 
 @contextmanager
-def open_machine(lab: Lab) -> Iterator[Machine]:
-    """The lab's host, off; and off again, whatever a test has done to it."""
-    machine = Machine(lab)
+def open_machine(lab: Lab, name: str = "host") -> Iterator[Machine]:
+    """A machine of the lab, off; and off again, whatever a test has done to it."""
+    machine = Machine(lab, name)
     machine.configure()
     for host in lab.hosts.values():
         # earlier tests put frames in others' names on the wire

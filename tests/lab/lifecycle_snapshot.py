@@ -2,12 +2,14 @@
 
 Of /etc and /var, which are overlays here, the files are looked at that differ from the machine's.
 Left out: what changes by itself (counts of tracked connections), the databases of accounts and
-their backups (tor's account stays), tor's own data, times of access, and times of directories.
+their backups (tor's account stays), tor's own data and the leases of DHCP clients, times of access,
+and times of directories.
 """
 
 import hashlib
 import json
 import os
+import re
 import shutil
 import stat
 import subprocess
@@ -20,33 +22,46 @@ _ACCOUNTS = {
     for name in ("passwd", "group", "shadow", "gshadow", "subuid", "subgid")
     for backup in ("", "-")
 } | {"/etc/.pwd.lock"}
-_VOLATILE = {"/proc/sys/net/netfilter/nf_conntrack_count"}
+_VOLATILE = {
+    "/proc/sys/net/netfilter/nf_conntrack_count",
+    # made at random for the first program that wants one
+    "/proc/sys/net/ipv4/tcp_fastopen_key",
+}
 _UPPER = "/run/onionward-lab/overlay{}/upper"  # what a host has changed, see onionward.lab.host
 _TREES = (("/run", "/run"), ("/etc", _UPPER.format("/etc")), ("/var", _UPPER.format("/var")))
 _COPIED = "trusted.overlay.origin"
-_OWN_STATE = "/var/lib/onionward"  # the directory stays, with tor's data; nothing else does
+_OWN_STATE = "/var/lib/onionward"  # the directory stays, with what is named here; nothing else does
+_STAYS = {f"{_OWN_STATE}/dhcp.leases"}
 
 
 def _command(*argv: str) -> str:
     if shutil.which(argv[0]) is None:
         return "no such program"
     done = subprocess.run(argv, capture_output=True, text=True, check=False)
-    return done.stdout + done.stderr
+    # a bridge shows how long it is until its next round of tidying
+    return re.sub(r"_timer +[0-9.]+", "_timer", done.stdout + done.stderr)
 
 
 def _file(path: Path) -> list[Any]:
     status = path.lstat()
     kind = stat.S_IFMT(status.st_mode)
     known: list[Any] = [oct(status.st_mode), status.st_uid, status.st_gid]
+    if kind != stat.S_IFLNK:
+        known.append(_attributes(path))
     if kind == stat.S_IFDIR:
         return known
     known += [status.st_ino, status.st_nlink, status.st_size, status.st_mtime_ns]
     if kind == stat.S_IFLNK:
         known.append(str(path.readlink()))
     elif kind == stat.S_IFREG:
-        known.append(sorted(os.listxattr(path)))
         known.append(hashlib.sha256(path.read_bytes()).hexdigest())
     return known
+
+
+def _attributes(path: Path) -> dict[str, str]:
+    """Extended attributes, access control lists among them (xattr(7), acl(5))."""
+    names = sorted(name for name in os.listxattr(path) if not name.startswith("trusted.overlay."))
+    return {name: os.getxattr(path, name).hex() for name in names}
 
 
 def _files() -> dict[str, Any]:
@@ -63,7 +78,7 @@ def _files() -> dict[str, Any]:
             new = [n for n in names if _COPIED not in os.listxattr(f"{directory}/{n}")]
             for name in [*new, *files]:
                 path = f"{place}/{name}"
-                if path not in _ACCOUNTS and path != _OWN_STATE:
+                if path not in _ACCOUNTS | _STAYS | {_OWN_STATE}:
                     try:
                         found[path] = _file(Path(path))
                     except FileNotFoundError:

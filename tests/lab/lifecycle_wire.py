@@ -1,7 +1,7 @@
-"""The witness: tcpdump on the far end of the host's cable.
+"""The witness: tcpdump on the far end of a machine's cable to the uplink.
 
-It writes down everything that the host's network card sends, but for ARP, IPv6 neighbour
-discovery and TCP to relays of the lab's Tor network, which is all that may leave a routed host.
+It writes down everything that the machine's network card sends, but for ARP, IPv6 neighbour
+discovery and TCP to relays of the lab's Tor network, which is all that may leave a routed machine.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class Wire:
         harmless += [allowed] if allowed else []
         self._filter = (
             f"(ether src {address} and not ({' or '.join(harmless)})) or "
-            f"(src host {machine.lab.gateway4} and udp dst portrange "
+            f"(src host {machine.lab.router4} and udp dst portrange "
             f"{_MARKER_PORT}-{_MARKER_PORT + 999})"
         )
 
@@ -61,7 +61,7 @@ class Wire:
         self._directory = tempfile.TemporaryDirectory(prefix="lifecycle-wire-")
         self._lines = Path(self._directory.name, "lines")
         errors = Path(self._directory.name, "errors")
-        argv = ["tcpdump", "-i", self._machine.lab.host_link, "-n", "-tt", "-l", "-v"]
+        argv = ["tcpdump", "-i", self._machine.link, "-n", "-tt", "-l", "-v"]
         argv += ["--immediate-mode", "-Z", "root", "-B", "8192", self._filter]
         with self._lines.open("w") as out, errors.open("w") as complaints:
             self._tcpdump = subprocess.Popen(
@@ -87,7 +87,7 @@ class Wire:
         """What the host has sent in a span of time (seconds since 1970), all that has happened."""
         self._marks += 1
         port = _MARKER_PORT + self._marks
-        gateway = self._machine.lab.gateway4
+        gateway = self._machine.lab.router4
         subprocess.run(
             self._internet.network_command(
                 ["python3", "-I", "-S", "-c", _MARK, gateway, str(port)]

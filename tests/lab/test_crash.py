@@ -10,7 +10,6 @@ removed by `down`. Before and after that it must see them, or it is no witness.
 
 from __future__ import annotations
 
-import itertools
 import random
 import subprocess
 import time
@@ -20,21 +19,23 @@ from dataclasses import dataclass
 import pytest
 
 from onionward.lab import Lab
-from tests.lab.lifecycle_machine import HERE, Machine, difference, inside_pid, open_machine, until
+from tests.lab.lifecycle_effects import (
+    BLOCKED,
+    LOG,
+    REMOVED,
+    ROUTED,
+    Effect,
+    completed,
+    killing,
+    logged,
+    reached,
+    run_killing,
+)
+from tests.lab.lifecycle_machine import Machine, difference, inside_pid, open_machine, until
 from tests.lab.lifecycle_wire import Wire
 
-LOG = "/run/onionward-lab/effects"
-BLOCKED, ROUTED, REMOVED = (f"nft --file -  # {state}" for state in ("blocked", "routed", "remove"))
 # after one of these deaths `up` is tried again; after the others only `down`, to stay quick
-SAMPLE = (BLOCKED, "tor --defaults-torrc", ROUTED, "overwrite /etc/resolv.conf", REMOVED)
-
-
-@dataclass(frozen=True)
-class Effect:
-    """A change that was about to be made."""
-
-    time: float
-    words: str
+SAMPLE = (BLOCKED, "tor --defaults-torrc", ROUTED, "write /etc/resolv.conf", REMOVED)
 
 
 @dataclass(frozen=True)
@@ -44,20 +45,9 @@ class Stage:
     machine: Machine
     wire: Wire
 
-    def command(self, fatal: int, *argv: str) -> tuple[str, ...]:
-        script = str(HERE / "lifecycle_killer.py")
-        config = ("--config", "/run/onionward-lab/lifecycle.toml")
-        return ("python", "-I", script, str(fatal), LOG, *config, *argv)
-
     def onionward(self, fatal: int, *argv: str) -> tuple[int, list[Effect]]:
         """Run a command that dies before its change number `fatal`."""
-        done = self.machine.run(*self.command(fatal, *argv))
-        assert done.returncode in (0, -9), done.stdout + done.stderr
-        return done.returncode, self.effects()
-
-    def effects(self) -> list[Effect]:
-        lines = self.machine.path(LOG).read_text().splitlines()
-        return [Effect(float(t), words) for t, _, words in (line.partition(" ") for line in lines)]
+        return run_killing(self.machine, fatal, *argv)
 
     def down(self) -> float:
         """Everything back; returns when the rules were about to go, or now if they were gone."""
@@ -97,19 +87,6 @@ class Stage:
             assert report["problems"], "nothing tells what to do"
         ours = self.machine.path("/etc/resolv.conf").read_text().startswith("# Written by onion")
         assert (report["resolver"] == "tor") == (ours and journal), report
-
-
-def reached(effects: list[Effect], words: str) -> float | None:
-    """When a change was about to be made."""
-    return next((e.time for e in effects if e.words.startswith(words)), None)
-
-
-def completed(effects: list[Effect], words: str) -> float | None:
-    """When a change was certainly made: at the next one."""
-    for effect, following in itertools.pairwise(effects):
-        if effect.words.startswith(words):
-            return following.time
-    return None
 
 
 def is_sample(words: str) -> bool:
@@ -190,7 +167,7 @@ def test_killed_at_random_moments_of_up(stage: Stage) -> None:
     before = stage.machine.snapshot()
     chance = random.Random(7)  # noqa: S311  # moments, not secrets
     for _ in range(5):
-        process = stage.machine.spawn(*stage.command(0, "up"))
+        process = stage.machine.spawn(*killing(0, "up"))
         victim = inside_pid(process)
         log = stage.machine.path(LOG)
         log.unlink(missing_ok=True)
@@ -198,7 +175,7 @@ def test_killed_at_random_moments_of_up(stage: Stage) -> None:
         time.sleep(chance.uniform(0.0, 1.2))
         subprocess.run(["kill", "-KILL", str(victim)], check=False)
         process.wait()
-        effects = stage.effects()
+        effects = logged(stage.machine)
         stage.tells_the_truth()
         blocked = completed(effects, BLOCKED)
         opened = stage.down()
@@ -214,7 +191,7 @@ def test_tor_killed_during_up(stage: Stage, delay: float) -> None:
     log = machine.path(LOG)
     log.unlink(missing_ok=True)
     process = subprocess.Popen(
-        machine.host.command(stage.command(0, "up")),
+        machine.host.command(killing(0, "up")),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -224,7 +201,7 @@ def test_tor_killed_during_up(stage: Stage, delay: float) -> None:
     time.sleep(delay)
     machine.kill_tor()
     _, errors = process.communicate(timeout=60)
-    effects = stage.effects()
+    effects = logged(machine)
     blocked = completed(effects, BLOCKED)
     assert blocked is not None
     stage.tells_the_truth()

@@ -261,6 +261,7 @@ def machine() -> dict[str, object]:
         "rules": run_here("ip", "rule"),
         "mounts": Path("/proc/self/mountinfo").read_text(),
         "resolver": Path("/etc/resolv.conf").read_bytes(),
+        "accounts": [Path(f"/etc/{name}").read_bytes() for name in ("passwd", "group", "shadow")],
         "forwarding": Path("/proc/sys/net/ipv4/ip_forward").read_text(),
         "name": run_here("hostname"),
     }
@@ -301,14 +302,20 @@ def test_second_lab_beside_the_first_and_its_end(lab: Lab, client: Control) -> N
     name = f"{lab.name}-b"
     second = build(SYSTEM, name=name, network=TorNetwork(middles=1, onion_services=0))
     namespaces = namespaces_of(second.directory)
+    running: list[subprocess.Popen[bytes]] = []
     try:
-        assert len(namespaces) == 3
+        assert len(namespaces) == len(second.hosts) == 8
         assert machine() == before
         assert second.onion == ""
         assert fetch(second.hosts["host"], "http://v6.example.test/")["client"] == lab.host6
         assert fetch(lab.hosts["host"], "http://v4.example.test/", through_tor=True)["client"]
+        run(second.hosts["gateway"], "sysctl", "-q", "-w", "net.ipv4.ip_forward=1")
+        for inside in ("gateway", "client3", "container"):
+            command = second.hosts[inside].command(["sleep", "4242"])
+            running.append(subprocess.Popen(command))
     finally:
         destroy(SYSTEM, name)
+    assert [nsenter.wait(10) != 0 for nsenter in running] == [True] * 3
     assert_gone(name, namespaces)
     assert machine() == before
     assert find(lab.name) == lab
@@ -336,14 +343,16 @@ def build_until(name: str, reached: str) -> subprocess.Popen[str]:
     raise AssertionError(f"the build ended before: {reached}")
 
 
-@pytest.mark.parametrize("reached", ["namespaces and links", "relays started"])
-def test_killed_build_is_cleaned_by_destroy(reached: str) -> None:
+@pytest.mark.parametrize(
+    ("reached", "hosts"), [("internet", 1), ("relays started", 1), ("services and hosts", 8)]
+)
+def test_killed_build_is_cleaned_by_destroy(reached: str, hosts: int) -> None:
     name = f"test-{os.getpid()}-killed"
     directory = Path("/run/onionward-lab") / name
     with build_until(name, reached) as building:
         building.kill()
     namespaces = namespaces_of(directory)
-    assert len(namespaces) == 3
+    assert len(namespaces) == hosts
     with pytest.raises(LabError, match="not complete"):
         find(name)
     destroy(SYSTEM, name)

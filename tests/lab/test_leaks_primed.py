@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import pytest
 
 from onionward.lab import Lab
+from onionward.leaks.model import Place
 from onionward.leaks.themes.primed import PEERS
 from onionward.leaks.vectors import number_of
 from onionward.render.nftables import MARK_INBOUND
@@ -38,7 +39,7 @@ class Primed:
 
     def remembers(self, name: str) -> bool:
         """Whether an inbound exchange of the peer of that vector is remembered."""
-        peer, targets = PEERS[name], self.trial.targets
+        peer, targets = PEERS[name], self.trial.aims[Place.WIRE]
         original = (
             f"src={targets.address(peer.who)} dst={targets.address(peer.whom)} "
             f"sport={peer.port} dport={number_of(name)} "

@@ -239,9 +239,9 @@ def reboot(machine: Machine) -> None:
     group = machine.journal()["undo"]["tor"]["cgroup"]
     for family, name in (("inet", "onionward"), ("netdev", "onionward_l2")):
         machine.output("nft", "delete", "table", family, name)
-    network = machine.journal()["undo"]["virtual_route"]["network"]
-    route = ("local", network, "dev", "lo", "table", "local")
-    machine.output("ip", "-6", "route", "del", *route)
+    for network in machine.journal()["undo"]["routes"]["saved"]["networks"]:
+        route = ("local", network, "dev", "lo", "table", "local")
+        machine.output("ip", "-6", "route", "del", *route)
     machine.output("rm", "-r", "/run/onionward")
     until("the group is empty", lambda: machine.run("rmdir", group).returncode == 0)
 

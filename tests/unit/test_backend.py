@@ -116,6 +116,27 @@ def test_the_digest_knows_rules_from_counts() -> None:
     assert backend.digest(INET + NETDEV) != backend.digest(INET + SEVERAL)
 
 
+def test_the_digest_does_not_know_what_packets_have_put_into_a_set() -> None:
+    dynamic = """\
+	set user_flows4 {
+		type ipv4_addr . inet_service . ipv4_addr . inet_service
+		size 65535
+		flags dynamic,timeout
+		timeout 2h
+	}
+"""
+    empty = INET.replace("\tset bypass4", f"{dynamic}\tset bypass4")
+    element = "192.0.2.1 . 80 . 192.0.2.2 . 40000 expires 1h59m59s880ms"
+    filled = empty.replace(
+        "timeout 2h\n", f"timeout 2h\n\t\telements = {{ {element},\n{element} }}\n"
+    )
+    assert filled != empty
+    assert backend.digest(filled) == backend.digest(empty)
+    assert backend.digest(filled.replace("192.168.1.0/24", "192.168.2.0/24")) != backend.digest(
+        empty
+    )
+
+
 def test_verify_returns_the_digest_of_what_is_held() -> None:
     assert backend.verify(kernel(), RULESET) == backend.digest(INET + NETDEV)
 
@@ -190,6 +211,6 @@ def test_a_check_is_no_change_and_speaks_with_the_words_of_nft() -> None:
     backend.check(system, RULESET)
     assert system.effects == []
     system.answers["nft --check"] = CommandError(["nft"], 1, "Error: syntax error\n")
-    with pytest.raises(RefusedError, match=r"state routed: Error: syntax error") as caught:
+    with pytest.raises(RefusedError, match=r"states routed: Error: syntax error") as caught:
         backend.check(system, RULESET)
     assert caught.value.exit_status == 2

@@ -130,7 +130,7 @@ def test_config_before_and_after_the_command(
     assert run("--config", path, "show", "policy").status == 0
     assert run("show", "--config", path, "policy").status == 0
     assert run("--config", path, "show", "policy", "--config", other).status == 0
-    assert [config.host.inbound for config in loaded] == ["none", "none", "none", "all"]
+    assert [config.inbound for config in loaded] == ["none", "none", "none", "all"]
 
 
 def test_a_named_configuration_must_exist(run: Run, tmp_path: Path, loaded: list[Config]) -> None:
@@ -196,7 +196,7 @@ def test_down_says_what_the_machine_is_now(run: Run, monkeypatch: pytest.MonkeyP
 
 @pytest.mark.usefixtures("as_root")
 def test_status_in_both_forms(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    off = status.Status(1, "off", None, None, "stopped", None, "untouched", (), {}, ())
+    off = status.Status(1, "off", None, None, (), "stopped", None, "untouched", (), {}, {}, ())
     monkeypatch.setattr(status, "gather", lambda *_: off)
     assert run("status").out == "off: traffic leaves in clear\n"
     assert '"state": "off"' in run("status", "--json").out
@@ -209,7 +209,9 @@ def test_up_passes_on_what_was_asked(run: Run, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr("onionward.config.load", lambda _path: Config())
     run("up")
     run("up", "--yes")
-    assert [request.accept_cut for request in asked] == [False, True]
+    run("up", "--create-users")
+    assert [request.accept_cut for request in asked] == [False, True, False]
+    assert [request.create_users for request in asked] == [False, False, True]
 
 
 def test_check_prints_the_limits(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,8 +11,9 @@ import pytest
 from onionward import config as config_package
 from onionward.config import Config, parse
 from onionward.config.parse import NETWORK_OPTIONS, load
+from onionward.config.values import LanConfig, UserConfig
 from onionward.errors import ConfigError
-from tests.support import net
+from tests.support import addr, net
 
 # the package has a function of this name too
 PARSE = importlib.import_module("onionward.config.parse")
@@ -33,7 +34,7 @@ def only_problem(text: str) -> str:
 
 def test_nothing_written_is_the_default() -> None:
     assert parse("", "o.toml") == Config()
-    assert Config().tor.virtual == (net("127.192.0.0/10"), net("fd5a:7011::/32"))
+    assert Config().virtual == (net("127.192.0.0/10"), net("fd5a:7011::/32"))
 
 
 def test_everything_written_is_read() -> None:
@@ -57,7 +58,7 @@ def test_everything_written_is_read() -> None:
         ),
         "o.toml",
     )
-    assert read.host.inbound == "bypass"
+    assert read.inbound == "bypass"
     assert read.bypass.networks == (
         net("192.168.1.0/24"),
         net("2001:db8:5::/48"),
@@ -67,7 +68,83 @@ def test_everything_written_is_read() -> None:
     assert read.tor.bootstrap_timeout == 60
     assert read.firewall.backend == "nftables"
     # the family that is not named keeps its default
-    assert read.tor.virtual == (net("10.192.0.0/10"), net("fd5a:7011::/32"))
+    assert read.virtual == (net("10.192.0.0/10"), net("fd5a:7011::/32"))
+
+
+def test_every_scope_is_read() -> None:
+    read = parse(
+        dedent(
+            """
+            onion = false
+            [host]
+            route = "tor"
+            [[lan]]
+            interface = "eth1"
+            hotplug = true
+            services = ["dhcp", "tcp/8080"]
+            dhcp = true
+            dhcp_range = ["198.18.8.100", "198.18.8.199"]
+            [[lan]]
+            interface = "wlan0"
+            [[user]]
+            name = "bob"
+            control = true
+            accept = ["resolved"]
+            [[user]]
+            name = "carol"
+            route = "direct"
+            [tor]
+            isolate_destinations = true
+            """
+        ),
+        "o.toml",
+    )
+    one, other = read.lan
+    assert one == LanConfig(
+        "eth1",
+        hotplug=True,
+        services=("dhcp", "tcp/8080"),
+        dhcp=True,
+        dhcp_range=(addr("198.18.8.100"), addr("198.18.8.199")),
+    )
+    assert other == LanConfig("wlan0", services=("dhcp", "ping", "ssh"))
+    assert read.user == (
+        UserConfig("bob", control=True, accept=("resolved",)),
+        UserConfig("carol", route="direct"),
+    )
+    assert read.tor.isolate_destinations
+    assert not Config().tor.isolate_destinations
+
+
+LAN, USER = "[[lan]]\ninterface = 'eth1'\n", "[[user]]\nname = 'bob'\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "route"),
+    [
+        ("", "tor"),
+        ("[tor]\ntrans_port = 9040", "tor"),
+        ("[host]", "tor"),
+        ("[host]\ninbound = 'none'", "tor"),
+        (LAN, "direct"),
+        (USER, "direct"),
+        (LAN + USER, "direct"),
+        ("[host]\n" + LAN, "tor"),
+        ("onion = true", "onion"),
+        ("onion = true\n" + LAN + USER, "onion"),
+        ("onion = true\n[host]", "tor"),
+        ("[host]\nroute = 'onion'", "onion"),
+        ("[host]\nroute = 'direct'\n" + USER, "direct"),
+        ("onion = false\n" + LAN, "direct"),
+    ],
+)
+def test_the_scope_that_is_not_said_is_inferred(text: str, route: str) -> None:
+    assert parse(text, "o.toml").host_route == route
+
+
+def test_clients_of_a_lan_get_virtual_addresses_that_they_can_send_to() -> None:
+    assert parse(LAN, "o").virtual == (net("10.192.0.0/10"), net("fd5a:7011::/32"))
+    assert parse(USER, "o").virtual == (net("127.192.0.0/10"), net("fd5a:7011::/32"))
 
 
 def test_every_problem_at_once_in_the_order_of_lines() -> None:
@@ -152,6 +229,111 @@ def test_every_problem_at_once_in_the_order_of_lines() -> None:
 )
 def test_a_wrong_value(text: str, expected: str) -> None:
     assert expected in only_problem(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        # what kind of value
+        ("onion = 'yes'", 'o.toml:1: onion: "yes" is not true or false'),
+        ("onion = 1", "o.toml:1: onion: 1 is not true or false"),
+        ("[lan]\ninterface = 'eth1'", "o.toml:1: lan: write [[lan]], in two brackets"),
+        ("lan = 'eth1'", "o.toml:1: lan: write [[lan]], in two brackets"),
+        ("user = ['bob']", "o.toml:1: user: write [[user]], in two brackets"),
+        ("[[host]]", "o.toml:1: host: [{}] is not a table; write [host]"),
+        (LAN + "hotplug = 'yes'", 'o.toml:3: lan[0].hotplug: "yes" is not true or false'),
+        (LAN + "services = 'ssh'", 'lan[0].services: "ssh" is not a list; write ["ping", "ssh"]'),
+        (LAN + "services = ['ssh', 22]", "o.toml:3: lan[0].services[1]: 22 is not a text"),
+        (LAN + "dhcp_range = ['x', '::1']", 'o.toml:3: lan[0].dhcp_range[0]: "x" is not an addr'),
+        (LAN + "dhcp_range = '198.18.8.9'", "is not a list; write"),
+        (USER + "route = 'onion'", 'user[0].route: "onion" is not known; known: "tor", "direct"'),
+        (USER + "control = 0", "o.toml:3: user[0].control: 0 is not true or false"),
+        (USER + "accept = true", "o.toml:3: user[0].accept: true is not a list"),
+        (LAN + "interfac = 1", "o.toml:3: lan[0].interfac: unknown key (did you mean interface?)"),
+        (USER + "user = 'x'", "o.toml:3: user[0].user: unknown key; known here: accept, control"),
+        ("[tor]\nisolate_destinations = 'x'", 'isolate_destinations: "x" is not true or false'),
+        # clients
+        ("[[lan]]\ndhcp = false", "o.toml:1: lan[0].interface: is missing; which interface"),
+        ("[[lan]]\ninterface = 'eth0/1'", "o.toml:2: lan[0].interface: 'eth0/1' cannot be the na"),
+        ("[[lan]]\ninterface = 'sixteen-letters-'", "cannot be the name of an interface"),
+        ("[[lan]]\ninterface = 'all'", "'all' cannot be the name of an interface"),
+        ("[[lan]]\ninterface = '..'", "'..' cannot be the name of an interface"),
+        ("[[lan]]\ninterface = 'lo'", "o.toml:2: lan[0].interface: lo is loopback; no client"),
+        (LAN + LAN, "o.toml:4: lan[1].interface: eth1 is that of [[lan]] number 1 already"),
+        (LAN + "services = ['http']", "o.toml:3: lan[0].services[0]: 'http' is not known; known:"),
+        (LAN + "services = ['tcp/0']", "'tcp/0' is not known"),
+        (LAN + "services = ['tcp/65536']", "'tcp/65536' is not known"),
+        (LAN + "services = ['tcp/٨٠']", "is not known"),
+        (LAN + "services = ['ping', 'tcp/940']", "services[1]: tcp/940 is a port of tor"),
+        (LAN + "services = ['udp/9053']\n[tor]\ndns_port = 9053", "udp/9053 is a port of tor"),
+        (LAN + "services = ['udp/53']", "udp/53 resolves names, which go to Tor"),
+        (LAN + "services = ['tcp/853']", "tcp/853 resolves names"),
+        (LAN + "services = []\ndhcp = true", 'lan[0].dhcp: is true, but "dhcp" is not among the'),
+        (
+            LAN + "dhcp = true\ndhcp_range = ['198.18.8.9']",
+            "lan[0].dhcp_range: takes two addresses",
+        ),
+        (LAN + "dhcp = true\ndhcp_range = ['::1', '::2']", "takes IPv4 addresses; with IPv6"),
+        (
+            LAN + "dhcp = true\ndhcp_range = ['198.18.8.9', '198.18.8.8']",
+            "lan[0].dhcp_range: 198.18.8.9 comes after 198.18.8.8",
+        ),
+        (LAN + "dhcp_range = ['198.18.8.8', '198.18.8.9']", "has no meaning without dhcp = true"),
+        (
+            LAN + "[tor]\nvirtual_networks = ['127.192.0.0/10']",
+            "o.toml:4: tor.virtual_networks[0]: 127.192.0.0/10 is loopback, where clients of a",
+        ),
+        # accounts
+        ("[[user]]\ncontrol = true", "o.toml:1: user[0].name: is missing; which account?"),
+        ("[[user]]\nname = 'Bob!'", "o.toml:2: user[0].name: 'Bob!' is not an account name"),
+        ("[[user]]\nname = 'root'", "user[0].name: root is never held by rules that it can remove"),
+        ("[[user]]\nname = 'onionward-tor'", "onionward-tor is tor's own account"),
+        (USER + "[tor]\nuser = 'bob'", "o.toml:2: user[0].name: bob is tor's own account"),
+        (USER + USER, "o.toml:4: user[1].name: bob is [[user]] number 1 already"),
+        (
+            USER + "route = 'direct'",
+            'user[0].route: "direct" is for accounts of a routed host',
+        ),
+        (
+            "[host]\n" + USER + "route = 'direct'\naccept = ['avahi']",
+            'o.toml:5: user[0].accept: has no meaning with route = "direct"',
+        ),
+        # scopes
+        (
+            "onion = true\n[host]\nroute = 'direct'\n" + LAN,
+            'o.toml:1: onion: contradicts host.route = "direct"',
+        ),
+        ("[host]\nroute = 'direct'", 'o.toml:2: host.route: with "direct" alone nothing goes thr'),
+        (LAN + "[bypass]\nnetworks = ['192.0.2.0/24']", "o.toml:4: bypass.networks: nothing is by"),
+        (
+            "[host]\nroute = 'onion'\n[bypass]\nnetworks = ['192.0.2.0/24']",
+            "o.toml:4: bypass.networks: nothing is bypassed where this host is not routed",
+        ),
+    ],
+)
+def test_a_wrong_scope(text: str, expected: str) -> None:
+    assert expected in only_problem(text)
+
+
+def test_two_scopes_may_be_wrong_at_once() -> None:
+    found = problems(
+        """\
+        [[lan]]
+        services = ["dhcp", "nfs", "udp/5353"]
+        dhcp = true
+
+        [[user]]
+        name = "root"
+        route = "direct"
+        """
+    )
+    assert [p.split(": ")[:2] for p in found] == [
+        ["o.toml:1", "lan[0].interface"],
+        ["o.toml:2", "lan[0].services[1]"],
+        ["o.toml:2", "lan[0].services[2]"],
+        ["o.toml:6", "user[0].name"],
+        ["o.toml:7", "user[0].route"],
+    ]
 
 
 def test_a_long_value_is_shortened() -> None:
@@ -305,7 +487,7 @@ def test_the_default_file_is_read_when_it_exists(
     path = tmp_path / "o.toml"
     path.write_text("[host]\ninbound = 'none'")
     monkeypatch.setattr(PARSE, "DEFAULT_PATH", path)
-    assert load(None).host.inbound == "none"
+    assert load(None).inbound == "none"
 
 
 def test_a_named_file_must_exist(tmp_path: Path) -> None:

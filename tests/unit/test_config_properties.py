@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ipaddress
+import json
 import re
+from dataclasses import fields, replace
 from typing import Any, Literal
 
 from hypothesis import given
@@ -14,7 +16,11 @@ from onionward.config.values import (
     BypassConfig,
     FirewallConfig,
     HostConfig,
+    Inbound,
+    LanConfig,
+    Route,
     TorConfig,
+    UserConfig,
     VirtualNetworks,
 )
 from onionward.errors import ConfigError
@@ -22,32 +28,41 @@ from onionward.networks import Network, overlapping
 from tests.unit.documents import DOCUMENTS, VALUES, value_texts
 
 _SECTIONS = {
-    "host": ["route", "inbound"],
-    "bypass": ["networks"],
-    "tor": [
+    "[host]": ["route", "inbound"],
+    "[[lan]]": ["interface", "hotplug", "services", "dhcp", "dhcp_range"],
+    "[[user]]": ["name", "route", "control", "accept"],
+    "[bypass]": ["networks"],
+    "[tor]": [
         "user",
         "virtual_networks",
         "trans_port",
         "dns_port",
         "bootstrap_timeout",
         "network",
+        "isolate_destinations",
     ],
-    "firewall": ["backend"],
+    "[firewall]": ["backend"],
 }
 _AUTO: VirtualNetworks = "auto"
 _LIKELY = (
-    st.sampled_from(["tor", "link", "auto", "10.0.0.0/8", "fd00::/8", "::/0", "10.0.0.1/8", ""])
+    st.sampled_from(["tor", "link", "auto", "direct", "10.0.0.0/8", "fd00::/8", "::/0", "bob", ""])
     | st.lists(st.sampled_from(["10.0.0.0/9", "127.0.0.0/8", "ff00::/8", "x", "fd5a:7011::/64"]))
+    | st.lists(st.sampled_from(["dhcp", "ssh", "tcp/80", "udp/53", "tcp/0", "10.0.0.9", "::1"]))
     | st.integers(0, 70000)
+    | st.booleans()
 )
 
 
 @st.composite
 def likely_documents(draw: st.DrawFn) -> str:
     """Documents with the right keys and any values."""
-    lines = []
-    for section in draw(st.permutations(sorted(_SECTIONS))):
-        lines.append(f"[{section}]")
+    lines = [f"onion = {draw(value_texts(draw(_LIKELY)))}"] if draw(st.booleans()) else []
+    arrays = [name for name in _SECTIONS if name.startswith("[[")]
+    repeated = draw(st.lists(st.sampled_from(arrays), max_size=2))
+    for section in draw(st.permutations([*sorted(_SECTIONS), *repeated])):
+        if draw(st.integers(0, 3)) == 0:
+            continue
+        lines.append(section)
         keys = draw(st.lists(st.sampled_from(_SECTIONS[section]), unique=True))
         lines += [f"{key} = {draw(value_texts(draw(_LIKELY | VALUES)))}" for key in keys]
     return "\n".join(lines)
@@ -101,32 +116,87 @@ def networks(
 @st.composite
 def configs(draw: st.DrawFn) -> Config:
     """Valid configurations."""
+    lans = tuple(draw(st.lists(lan_configs(), max_size=2, unique_by=lambda lan: lan.interface)))
+    has_scope = bool(lans) or draw(st.booleans())
+    onion = draw(st.booleans())
+    host = draw(st.none() | host_configs(direct=has_scope and not onion))
+    route = Config(host=host, lan=lans or (LanConfig(),) * has_scope, onion=onion).host_route
+    users = user_configs(direct=route == "tor")
+    user = tuple(
+        draw(st.lists(users, min_size=has_scope and not lans, max_size=2, unique_by=user_name))
+        if has_scope
+        else []
+    )
     virtual: VirtualNetworks = draw(
         st.just(_AUTO)
         | st.lists(
-            st.sampled_from(["10.192.0.0/10", "172.16.0.0/12", "127.128.0.0/9"]), max_size=1
+            st.sampled_from(
+                ["10.192.0.0/10", "172.16.0.0/12", *([] if lans else ["127.128.0.0/9"])]
+            ),
+            max_size=1,
         ).map(lambda names: tuple(map(ipaddress.ip_network, names)))
     )
     tor = TorConfig(
-        user=draw(st.from_regex(r"\A[a-z_][a-z0-9_-]{0,30}\Z")),
+        user=draw(
+            st.from_regex(r"\A[a-z_][a-z0-9_-]{0,30}\Z").filter(
+                lambda name: name not in map(user_name, user)
+            )
+        ),
         virtual_networks=virtual,
-        trans_port=draw(st.integers(1, 30000).filter(lambda p: p != 53)),
+        trans_port=draw(st.integers(1, 30000).filter(lambda p: p not in (53, 8080))),
         dns_port=draw(st.integers(30001, 65535)),
         bootstrap_timeout=draw(st.integers(5, 86400)),
+        isolate_destinations=draw(st.booleans()),
+    )
+    config = Config(
+        host=host,
+        lan=lans,
+        user=user,
+        onion=onion,
+        tor=tor,
+        firewall=FirewallConfig(draw(st.sampled_from(["auto", "nftables"]))),
     )
     never = [
         *map(ipaddress.ip_network, ("224.0.0.0/3", "ff00::/8", "127.0.0.0/8", "::1/128")),
-        *tor.virtual,
+        *config.virtual,
     ]
     bypass = st.lists(networks(4, st.integers(1, 32)) | networks(6, st.integers(1, 128)))
-    return Config(
-        HostConfig(inbound=draw(st.sampled_from(["none", "bypass", "link", "all"]))),
-        BypassConfig(
-            tuple(n for n in draw(bypass) if not any(overlapping(n, other) for other in never))
-        ),
-        tor,
-        FirewallConfig(draw(st.sampled_from(["auto", "nftables"]))),
+    listed = draw(bypass) if config.host_route == "tor" else []
+    allowed = tuple(n for n in listed if not any(overlapping(n, other) for other in never))
+    return replace(config, bypass=BypassConfig(allowed))
+
+
+def host_configs(*, direct: bool) -> st.SearchStrategy[HostConfig]:
+    routes: list[Route] = ["tor", "onion", *(["direct"] if direct else [])]  # type: ignore[list-item]
+    inbound: list[Inbound] = ["none", "bypass", "link", "all"]
+    return st.builds(HostConfig, st.sampled_from(routes), st.sampled_from(inbound))
+
+
+@st.composite
+def lan_configs(draw: st.DrawFn) -> LanConfig:
+    dhcp = draw(st.booleans())
+    known = ["ping", "ssh", "tcp/8080", "udp/69", *([] if dhcp else ["dhcp"])]
+    services = draw(st.lists(st.sampled_from(known), unique=True))
+    first = ipaddress.ip_address("198.18.8.100")
+    return LanConfig(
+        draw(st.sampled_from(["eth1", "wlan0.5", "br-lan"])),
+        draw(st.booleans()),
+        (*services, *(["dhcp"] if dhcp else [])),
+        dhcp,
+        (first, first + draw(st.integers(0, 99))) if dhcp and draw(st.booleans()) else (),
     )
+
+
+def user_configs(*, direct: bool) -> st.SearchStrategy[UserConfig]:
+    names = st.sampled_from(["bob", "carol.x", "machine$", "_dave"])
+    accepted = st.lists(st.sampled_from(["systemd", "docker"]), unique=True).map(tuple)
+    routed = st.builds(UserConfig, names, st.just("tor"), st.booleans(), accepted)
+    bypassed = st.builds(UserConfig, names, st.just("direct"), st.booleans())
+    return routed | bypassed if direct else routed
+
+
+def user_name(user: UserConfig) -> str:
+    return user.name
 
 
 def written(config: Config) -> str:
@@ -134,23 +204,22 @@ def written(config: Config) -> str:
 
     def shown(value: Any) -> str:
         if isinstance(value, tuple):
-            return "[" + ", ".join(f'"{network}"' for network in value) + "]"
-        return f'"{value}"' if isinstance(value, str) else str(value)
+            return "[" + ", ".join(f'"{entry}"' for entry in value) + "]"
+        return str(value).lower() if isinstance(value, bool) else json.dumps(value)
+
+    def section(header: str, values: Any, *left_out: str) -> list[str]:
+        keys = [field.name for field in fields(values) if field.name not in left_out]
+        return [header, *(f"{key} = {shown(getattr(values, key))}" for key in keys)]
 
     return "\n".join(
         [
-            "[host]",
-            f"inbound = {shown(config.host.inbound)}",
-            "[bypass]",
-            f"networks = {shown(config.bypass.networks)}",
-            "[tor]",
-            f"user = {shown(config.tor.user)}",
-            f"virtual_networks = {shown(config.tor.virtual_networks)}",
-            f"trans_port = {config.tor.trans_port}",
-            f"dns_port = {config.tor.dns_port}",
-            f"bootstrap_timeout = {config.tor.bootstrap_timeout}",
-            "[firewall]",
-            f"backend = {shown(config.firewall.backend)}",
+            f"onion = {shown(config.onion)}",
+            *(section("[host]", config.host) if config.host else []),
+            *(line for lan in config.lan for line in section("[[lan]]", lan)),
+            *(line for user in config.user for line in section("[[user]]", user)),
+            *section("[bypass]", config.bypass),
+            *section("[tor]", config.tor, "network"),
+            *section("[firewall]", config.firewall),
         ]
     )
 

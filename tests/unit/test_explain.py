@@ -8,8 +8,8 @@ from typing import Any, get_args
 
 import pytest
 
-from onionward.explain import NAME_PORTS, Packet, State, explain
-from onionward.networks import Network
+from onionward.explain import Packet, State, explain
+from onionward.networks import NAME_PORTS, Network
 from onionward.policy import Policy
 from onionward.render import nftables
 from tests.support import ETH0, FACTS, addr, flow, net, policy
@@ -42,7 +42,7 @@ def outcome(
         state=state,
     )
     assert verdict.reason in verdict.words()
-    assert f"(chain {verdict.chain})" in verdict.words()
+    assert verdict.words().endswith(f'(chain {verdict.chain}, rule "{verdict.rule}")')
     return verdict.outcome, verdict.chain
 
 
@@ -245,7 +245,12 @@ def test_without_ipv6_on_loopback(words: str, expected: str) -> None:
     [
         (PRIVATE_VIRTUAL, "tcp 10.192.0.1 80", "trans-port"),
         (PRIVATE_VIRTUAL, "tcp 10.191.255.255 80", "refused"),
-        (PRIVATE_VIRTUAL, "udp 10.192.0.1 80", "refused"),
+        (PRIVATE_VIRTUAL, "udp 10.192.0.1 80", "local"),
+        (
+            PRIVATE_VIRTUAL,
+            "udp 10.255.255.255 80",
+            "local",
+        ),  # a route makes it no broadcast address
         (PRIVATE_VIRTUAL, "tcp 127.192.0.1 80", "local"),
         (LINK_LOCAL_BYPASSED, "tcp fe80::9 80", "direct"),
         (LINK_LOCAL_BYPASSED, "udp fe80::9 53", "refused"),
@@ -317,7 +322,7 @@ def test_broadcast_addresses_are_those_of_the_interfaces() -> None:
 @pytest.mark.parametrize(
     ("words", "changes", "expected"),
     [
-        ("tcp 1.1.1.1 443", {}, "through Tor: TCP goes through Tor (chain to_tor)"),
+        ("tcp 1.1.1.1 443", {}, "through Tor: TCP goes through Tor (chain to_tor, r"),
         ("udp 1.1.1.1 53", {}, "to tor's resolver: a name query goes to Tor wherever it is addr"),
         ("tcp fd5a:7011::1 80", {}, "fd5a:7011::/32 is where .onion names are mapped (chain to"),
         ("tcp 192.0.2.2 22", {}, "stays on this machine: the address belongs to this machine"),
@@ -350,7 +355,7 @@ def test_words(words: str, changes: dict[str, object], expected: str) -> None:
     ("given_policy", "words", "state", "expected"),
     [
         (NO_IPV6, "tcp 2606:4700::1111 443", "routed", "over IPv6, because loopback has none (ch"),
-        (PRIVATE_VIRTUAL, "udp 10.192.0.1 80", "routed", "10.192.0.0/10 is where .onion names are"),
+        (NO_IPV6, "udp fd5a:7011::1 80", "routed", "cannot be reached over IPv6, because loopback"),
         (ROUTED, "tcp 1.1.1.1 443", "blocked", "nothing but tor leaves until tor is ready; the"),
         (ROUTED, "tcp 198.51.100.7 443", "blocked", "198.51.100.0/24 is bypassed only when tor is"),
         (

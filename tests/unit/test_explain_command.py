@@ -39,7 +39,7 @@ def ask(run: Run, monkeypatch: pytest.MonkeyPatch) -> Ask:
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        ("tcp 1.1.1.1 443", "through Tor: TCP goes through Tor (chain to_tor)"),
+        ("tcp 1.1.1.1 443", "through Tor: TCP goes through Tor (chain to_tor, rule"),
         ("TCP 1.1.1.1 443", "through Tor: "),
         ("Udp 9.9.9.9 53", "to tor's resolver: "),
         ("tcp 2606:4700::1111 443", "through Tor: "),
@@ -61,7 +61,7 @@ def ask(run: Run, monkeypatch: pytest.MonkeyPatch) -> Ask:
             "--user onionward-tor udp 1.1.1.1 53",
             "refused at once: tor's account may speak TCP only",
         ),
-        ("tcp 1.1.1.1 443 --tor", "leaves directly: it is tor itself (chain tor)"),
+        ("tcp 1.1.1.1 443 --tor", "leaves directly: it is tor itself (chain tor, r"),
         (
             "--user root --source-port 68 udp 255.255.255.255 67",
             "in clear, because it is a DHCP cl",

@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 
 from onionward import facts
+from onionward.config import parse
 from onionward.errors import CommandError
 from onionward.facts import cgroup_mount, parse_links, parse_nft_version
 from tests.support import FACTS, ScriptedSystem, addr, net
 
-# as `ip -j address show` of iproute2 6.1 prints it, the uninteresting fields left out
+# as `ip -j -d address show` of iproute2 6.1 prints it, the uninteresting fields left out
 LOOPBACK = """{"ifindex":1,"ifname":"lo","flags":["LOOPBACK","UP","LOWER_UP"],"mtu":65536,
 "link_type":"loopback","addr_info":[
 {"family":"inet","local":"127.0.0.1","prefixlen":8,"scope":"host","label":"lo"},
@@ -79,13 +80,13 @@ def test_dhcp_cannot_make_half_the_internet_a_neighbour(
 ) -> None:
     (link,) = parse_links([{"ifname": "e", "addr_info": [{"local": local, "prefixlen": prefix}]}])
     assert link.addresses == (addr(local),)
-    assert bool(link.networks) == is_neighbourhood
+    assert bool(link.neighbours) == is_neighbourhood
 
 
 def test_own_addresses() -> None:
-    system = ScriptedSystem({"ip -j address show": f"[{LOOPBACK},{ETHERNET}]"})
+    system = ScriptedSystem({"ip -j -d address show": f"[{LOOPBACK},{ETHERNET}]"})
     assert facts.own_addresses(system)[0] == addr("192.0.2.2")
-    assert facts.own_addresses(ScriptedSystem({"ip -j address show": ""})) == ()
+    assert facts.own_addresses(ScriptedSystem({"ip -j -d address show": ""})) == ()
     assert len(FACTS.addresses) == 3
 
 
@@ -138,9 +139,9 @@ def test_cgroup_mount(mountinfo: str, expected: str | None) -> None:
 def test_gather_reads_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(facts, "find_tool", lambda name: f"/bin/{name}")
     system = ScriptedSystem(
-        {"ip -j address show": f"[{LOOPBACK},{ETHERNET}]", "nft --version": "nftables v1.0.9"}
+        {"ip -j -d address show": f"[{LOOPBACK},{ETHERNET}]", "nft --version": "nftables v1.0.9"}
     )
-    found = facts.gather(system, "no-such-account")
+    found = facts.gather(system, parse("[tor]\nuser = 'no-such-account'", "o"))
     assert found.nft_version == (1, 0, 9)
     assert [link.name for link in found.links] == ["eth0"]
     assert found.tor_account is None
@@ -153,7 +154,7 @@ def test_gather_reads_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_gather_without_tools_asks_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(facts, "find_tool", lambda _name: None)
     system = ScriptedSystem()
-    found = facts.gather(system, "no-such-account")
+    found = facts.gather(system, parse("[tor]\nuser = 'no-such-account'", "o"))
     assert found.nft_version is None
     assert found.tor_path is None
     assert found.missing_tools == ("ip", "ss", "conntrack")
@@ -167,7 +168,7 @@ def test_a_failing_tool_is_not_taken_for_an_empty_machine(monkeypatch: pytest.Mo
         {"nft": "nftables v1.0.9", "ip": CommandError(["ip"], 1, "Operation not permitted")}
     )
     with pytest.raises(CommandError):
-        facts.gather(system, "root")
+        facts.gather(system, parse("[tor]\nuser = 'root'", "o"))
 
 
 def test_an_account() -> None:

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from onionward import flows
+from onionward.accounts import User
 from onionward.errors import CommandError, StepError
-from onionward.flows import Spared, parse_flows, parse_ports
-from tests.support import ScriptedSystem, addr, flow, net, policy
+from onionward.facts import Account
+from onionward.flows import Reach, Spared, parse_flows, parse_ports
+from tests.support import FACTS, ScriptedSystem, addr, flow, net, policy
 
 # as ss of iproute2 6.1 prints them
 LISTENING = """\
@@ -76,7 +81,7 @@ def test_the_expression_names_everything_that_is_spared() -> None:
     spared = Spared(
         own=(addr("192.0.2.2"), addr("2001:db8::2")),
         bypass=(net("10.0.0.0/8"), net("2001:db8:5::/48")),
-        inbound=(flow("192.0.2.9", 5, "192.0.2.2", 22), flow("fe80::a", 6, "fe80::9", 23)),
+        flows=(flow("192.0.2.9", 5, "192.0.2.2", 22), flow("fe80::a", 6, "fe80::9", 23)),
     )
     assert spared.expression() == (
         "not ( dst 127.0.0.0/8 or dst [::1] or dst 192.0.2.2 or dst [2001:db8::2] "
@@ -95,18 +100,29 @@ def test_cutting_asks_ss_to_kill_all_others() -> None:
     assert len(system.effects) == 1
 
 
+# no connection has been opened from outside
+NOBODY_INSIDE: dict[str, str | CommandError | Callable[[str], str]] = {
+    "ss -Hltn": "",
+    "ss -Htn state established": "",
+}
+
+
 def test_sockets_that_cannot_be_cut_are_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(flows, "_PATIENCE", 0.0)
     left = 'ESTAB 0 0 192.0.2.2:4 198.51.100.7:80 users:(("wget",pid=7,fd=3))'
-    system = ScriptedSystem({"ss -K": "", "ss -Htnp": left + "\nTIME-WAIT 0 0 a b\n"})
+    system = ScriptedSystem(
+        {**NOBODY_INSIDE, "ss -K": "", "ss -Htnp": left + "\nTIME-WAIT 0 0 a b\n"}
+    )
     with pytest.raises(StepError, match=r"1 connections .*wget.*"):
-        flows.cut_redirected(system, Spared((), (), ()))
+        flows.cut_redirected(system, Reach.from_json({}), ())
 
 
 def test_cutting_waits_until_nothing_sends_any_more() -> None:
     answers = iter(["FIN-WAIT-1 0 0 a b", "LAST-ACK 0 9 a b", "TIME-WAIT 0 0 a b"])
-    system = ScriptedSystem({"ss -K": "", "ss -Htnp": lambda _stdin: next(answers)})
-    flows.cut_redirected(system, Spared((), (), ()))
+    system = ScriptedSystem(
+        {**NOBODY_INSIDE, "ss -K": "", "ss -Htnp": lambda _stdin: next(answers)}
+    )
+    flows.cut_redirected(system, Reach.from_json({}), ())
     assert next(answers, None) is None
     assert any(re.search(r"-K -Hun .*dport = :53", words) for words in system.asked)
 
@@ -114,8 +130,81 @@ def test_cutting_waits_until_nothing_sends_any_more() -> None:
 def test_forgetting_nothing_is_no_failure() -> None:
     nothing = CommandError(["conntrack"], 2, "conntrack v1.4.7: 0 flow entries have been deleted.")
     system = ScriptedSystem({"conntrack -D": nothing})
-    flows.forget_redirected(system, 7)
-    assert [words.split()[3] for words in system.asked] == ["ipv4", "ipv6"]
+    flows.forget_redirected(system)
+    assert [words.split()[3] for words in system.asked] == ["ipv4", "ipv6"] * 2
     broken = ScriptedSystem({"conntrack -D": CommandError(["conntrack"], 2, "not permitted")})
     with pytest.raises(CommandError):
         flows.forget_resolver_flows(broken)
+
+
+EVERYTHING = """
+onion = true
+[[lan]]
+interface = "eth0"
+[[user]]
+name = "alice"
+"""
+ALICE = User(Account("alice", 1001, 1001, Path("/home/alice")), frozenset({1001}))
+
+
+def reach(text: str) -> Reach:
+    return Reach.of(policy(text, replace(FACTS, users=(ALICE,))))
+
+
+def test_reach_is_remembered() -> None:
+    everything = reach(EVERYTHING)
+    assert everything.uids == ((1001, 1001),)
+    assert everything.lans == ("eth0",)
+    assert not everything.host
+    assert Reach.from_json(everything.to_json()) == everything
+    assert Reach.from_json(reach("").to_json()).host
+
+
+@pytest.mark.parametrize(
+    ("new", "old", "lacks"),
+    [
+        ("", "", False),
+        ("", "onion = true", False),
+        ("onion = true", "", True),
+        (EVERYTHING, "onion = true", True),  # the virtual network has moved
+        (EVERYTHING, EVERYTHING, False),
+        ("[[lan]]\ninterface = 'eth0'", EVERYTHING, True),
+        ("[host]\n[[lan]]\ninterface = 'eth0'", "[[user]]\nname = 'alice'", False),
+        ("", "[[lan]]\ninterface = 'eth0'", True),
+    ],
+)
+def test_what_a_new_policy_gives_up(new: str, old: str, lacks: bool) -> None:
+    assert reach(new).lacks(reach(old)) is lacks
+
+
+def test_connections_of_an_account_are_cut_one_by_one() -> None:
+    sockets = (
+        "tcp ESTAB 0 0 192.0.2.2:40000 198.51.100.7:443 uid:1001 ino:5 sk:1\n"
+        "udp ESTAB 0 0 [2001:db8::2]:40001 [2001:db8::7]:443 uid:1001 ino:6 sk:2\n"
+        "tcp ESTAB 0 0 192.0.2.2:40002 198.51.100.7:443 uid:1002 ino:7 sk:3\n"
+    )
+    system = ScriptedSystem({"ss -Htuane": sockets, "ss -K": ""})
+    flows.cut_from_before(
+        system, policy("[[user]]\nname = 'alice'", replace(FACTS, users=(ALICE,))), ()
+    )
+    killed = [words for words in system.asked if "-K" in words]
+    assert len(killed) == 2
+    assert "-Htn" in killed[0]
+    assert "src 192.0.2.2:40000 and dst 198.51.100.7:443" in killed[0]
+    assert "40002" not in killed[0]
+    assert "-Hun" in killed[1]
+    assert "src [2001:db8::2]:40001 and dst [2001:db8::7]:443" in killed[1]
+
+
+def test_what_a_machine_that_is_not_routed_keeps() -> None:
+    listening = "LISTEN 0 128 0.0.0.0:22 0.0.0.0:*\nLISTEN 0 128 0.0.0.0:80 0.0.0.0:*"
+    established = (
+        "0 0 192.0.2.2:22 192.0.2.9:5\n"  # a service that clients may reach
+        "0 0 192.0.2.2:80 192.0.2.9:6\n"  # one that they may not
+        "0 0 192.0.2.2:40000 192.0.2.9:7\n"  # opened by this machine
+        "0 0 198.51.100.1:40001 203.0.113.9:443\n"  # nobody's business
+    )
+    system = ScriptedSystem({"ss -Hltn": listening, "ss -Htn state established": established})
+    kept = flows.kept(system, policy("[[lan]]\ninterface = 'eth0'"), ())
+    assert {flow.peer_port for flow in kept} == {5, 7}
+    assert flows.kept(ScriptedSystem(), policy("onion = true"), ()) == ()

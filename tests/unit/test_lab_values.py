@@ -21,6 +21,7 @@ NETWORK = TorNetwork()
 KEYS = AuthorityKeys("A" * 40, "B" * 40)
 TORRC = render.network_torrc([(Relay("authority", 1), KEYS)])
 DATA = PurePosixPath("/data/x")
+PIDS = {machine.name: 100 + number for number, machine in enumerate(topology.MACHINES)}
 LAB4 = ipaddress.ip_network("198.18.0.0/15")
 LAB6 = ipaddress.ip_network("2001:db8::/32")
 
@@ -75,9 +76,10 @@ def test_only_authorities_ask_for_a_consensus_before_there_is_one() -> None:
 
 
 def test_no_address_outside_the_documentation_ranges() -> None:
-    text = render.internet_links(NETWORK, {"host": 1, "neighbour": 2})
-    text += "".join(render.machine_links(machine) for machine in topology.MACHINES)
-    text += render.dnsmasq_conf(DATA) + render.resolv_conf()
+    text = render.internet_links(NETWORK) + render.dnsmasq_conf(DATA)
+    text += render.internet_cables(PIDS) + render.gateway_links(PIDS)
+    for machine in topology.MACHINES:
+        text += render.machine_links(machine) + render.resolv_conf(machine.resolver)
     for relay in NETWORK.relays():
         text += "\n".join(relay_torrc(relay))
     found = {ipaddress.ip_address(word) for word in re.findall(r"\d+\.\d+\.\d+\.\d+", text)}
@@ -89,13 +91,63 @@ def test_no_address_outside_the_documentation_ranges() -> None:
 
 
 def test_links_answer_for_every_address() -> None:
-    text = render.internet_links(NETWORK, {"host": 11, "neighbour": 12})
+    text = render.internet_links(NETWORK)
     for relay in NETWORK.relays():
         assert f"address add {relay.address4}/32 dev lo\n" in text
     for address in (topology.WEB6, topology.DNS6, topology.STRANGER6, "2001:db8:3::2"):
         assert f"address add {address}/128 dev lo nodad\n" in text
-    assert "link add host0 type veth peer name eth0 netns 11\n" in text
-    assert "link add neighbour0 type veth peer name eth0 netns 12\n" in text
+
+
+def test_every_machine_has_one_cable_to_its_link() -> None:
+    cables = {"internet": render.internet_cables(PIDS), "gateway": render.gateway_links(PIDS)}
+    for machine in topology.MACHINES:
+        pid = PIDS[machine.name]
+        holder = "gateway" if machine.name == "container" else "internet"
+        text = cables.pop(holder)
+        assert f"link add {machine.port} type veth peer name eth0 netns {pid}\n" in text
+        assert f"link set {machine.port} master {machine.link.bridge} up\n" in text
+        cables[holder] = text.replace(f"peer name eth0 netns {pid}\n", "")
+    assert "peer name eth0" not in "".join(cables.values())
+    assert f"link add lan0 type veth peer name eth1 netns {PIDS['gateway']}\n" in cables["internet"]
+
+
+def test_the_switch_has_no_addresses() -> None:
+    text = render.internet_cables(PIDS)
+    for name in ("switch0", "lan0", "lan1", "lan2", "lan3"):
+        assert f"dev {name}" not in text
+        assert re.search(rf"^link set {name} (arp off )?addrgenmode none$", text, re.MULTILINE)
+
+
+def test_machines_are_on_the_network_of_their_link() -> None:
+    addresses = [address for m in topology.MACHINES for address in (m.address4, m.address6)]
+    assert len(set(addresses)) == len(addresses)
+    for machine in topology.MACHINES:
+        for address, network, router in (
+            (machine.address4, machine.link.network4, machine.link.router4),
+            (machine.address6, machine.link.network6, machine.link.router6),
+        ):
+            assert ipaddress.ip_address(address) in ipaddress.ip_network(network)
+            assert ipaddress.ip_address(router) in ipaddress.ip_network(network)
+            assert address != router
+
+
+def test_resolvers_of_the_clients() -> None:
+    assert [client.resolver for client in topology.CLIENTS] == [
+        *("198.18.8.1", "198.18.53.1", "2001:db8:53::1"),
+    ]
+
+
+def test_accounts_replace_those_of_the_same_name() -> None:
+    lines = render.account_files(topology.ACCOUNTS)
+    text = "root:x:0:0::/root:/bin/sh\nbob:x:1000:1000::/home/bob:/bin/sh\nbobby:x:1::::\n"
+    assert render.with_lines(text, lines["passwd"]).splitlines() == [
+        "root:x:0:0::/root:/bin/sh",
+        "bobby:x:1::::",
+        "alice:x:61001:61001::/run/onionward-lab/home/alice:/bin/sh",
+        "bob:x:61002:61002::/run/onionward-lab/home/bob:/bin/sh",
+        "carol:x:61003:61003::/run/onionward-lab/home/carol:/bin/sh",
+    ]
+    assert lines["subuid"] == lines["subgid"] == ["bob:900000:65536"]
 
 
 @pytest.mark.parametrize("now", [1_800_000_000.0, 1_800_000_000.999, 1_799_999_999.5, 86399.9])
@@ -144,6 +196,12 @@ def example() -> Lab:
 def test_lab_survives_its_file() -> None:
     assert Lab.from_json(example().to_json()) == example()
     assert example().onion == "a.onion"
+
+
+def test_addresses_of_the_clients() -> None:
+    assert (example().client4(1), example().client6(3)) == ("198.18.8.11", "2001:db8:8::13")
+    with pytest.raises(LabError, match="no client4"):
+        example().client4(4)
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"directory": 1}'])

@@ -33,7 +33,7 @@ TARGETS = Targets(
 # what the table of ways out names for a machine that is routed as a whole
 FAMILIES = {
     "P1", "P2", "P3", "C1", "V6", "U1", "D1", "D2", "D3", "B1", "S1", "K1", "K2", "K3", "L1",
-    "L2", "L3", "F1", "T1", "T2", "X2", "X5", "A1", "A2",
+    "L2", "L3", "F1", "T1", "T2", "X2", "X3", "X5", "A1", "A2",
 }  # fmt: skip
 VECTORS = list(CATALOGUE.values())
 

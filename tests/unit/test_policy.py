@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from onionward.config import parse
+from onionward.describe import describe
 from onionward.facts import Link
 from onionward.networks import Network, contains
 from onionward.policy import EXAMPLE_STAMP, ControlGroup, derive
@@ -100,7 +101,7 @@ def test_admission_follows_the_networks(
 
 
 def test_it_describes_itself() -> None:
-    words = policy("[bypass]\nnetworks=['198.51.100.0/24']").describe()
+    words = describe(policy("[bypass]\nnetworks=['198.51.100.0/24']"))
     for expected in (
         "TCP to loopback port 940, names to loopback port 941",
         "127.192.0.0/10 and fd5a:7011::/32",
@@ -112,7 +113,7 @@ def test_it_describes_itself() -> None:
     ):
         assert expected in words
     assert "kept" not in words
-    assert "bypass: none\n" in policy().describe()
+    assert "bypass: none\n" in describe(policy())
 
 
 @pytest.mark.parametrize(
@@ -127,4 +128,4 @@ def test_it_describes_itself() -> None:
     ],
 )
 def test_it_describes_what_is_different(changes: dict[str, Any], expected: str) -> None:
-    assert expected in policy(**changes).describe()
+    assert expected in describe(policy(**changes))

@@ -9,14 +9,15 @@ from typing import Any
 
 import pytest
 
+from onionward.accounts import Uids, User
 from onionward.config import Config, parse
 from onionward.facts import Account, Facts, Link
-from onionward.preflight import ancestor_environments, problems, ssh_peer, warnings
+from onionward.preflight import ancestor_environments, problems, ssh_peer, taken_ports, warnings
 from tests.support import ETH0, FACTS, addr, net
 
 
 def test_a_good_machine_has_no_problem() -> None:
-    assert problems(Config(), FACTS, {}) == ()
+    assert problems(Config(), FACTS) == ()
     assert warnings(Config(), FACTS) == ()
 
 
@@ -66,18 +67,18 @@ def account(name: str, uid: int) -> Account:
 )
 def test_a_problem(changes: dict[str, Any], config: str, expected: str) -> None:
     facts: Facts = replace(FACTS, **changes)
-    found = problems(parse(config, "o.toml"), facts, {})
+    found = problems(parse(config, "o.toml"), facts)
     assert len(found) == 1, found
     assert expected in found[0]
 
 
 def test_an_account_that_will_be_created_is_no_problem() -> None:
-    assert problems(Config(), replace(FACTS, tor_account=None), {}) == ()
+    assert problems(Config(), replace(FACTS, tor_account=None)) == ()
 
 
 @pytest.mark.parametrize("version", [(1, 0, 6), (1, 0, 6, 1), (1, 1), (2,)])
 def test_nft_versions_that_work(version: tuple[int, ...]) -> None:
-    assert problems(Config(), replace(FACTS, nft_version=version), {}) == ()
+    assert problems(Config(), replace(FACTS, nft_version=version)) == ()
 
 
 @pytest.mark.parametrize(
@@ -90,7 +91,7 @@ def test_nft_versions_that_work(version: tuple[int, ...]) -> None:
     ],
 )
 def test_taken_ports(listeners: Mapping[str, str], expected: list[str]) -> None:
-    found = problems(parse("[tor]\ntrans_port = 9040", "o.toml"), FACTS, listeners)
+    found = taken_ports(parse("[tor]\ntrans_port = 9040", "o.toml"), listeners)
     assert len(found) == len(expected)
     assert all(words.startswith(start) for words, start in zip(found, expected, strict=True))
 
@@ -99,7 +100,7 @@ def test_all_problems_at_once() -> None:
     broken = replace(
         FACTS, effective_uid=1, nft_version=None, tor_path=None, missing_tools=("ip", "ss")
     )
-    assert len(problems(Config(), broken, {"tcp:940": "x"})) == 6
+    assert len(problems(Config(), broken)) == 5
 
 
 @pytest.mark.parametrize(
@@ -183,3 +184,90 @@ def test_an_ancestor_may_have_any_name(proc: FakeProc) -> None:
     proc.add(40, 20, b"", name=b"\xff\xfe")
     proc.add(20, 1, b"SSH_CONNECTION=192.0.2.9 5 192.0.2.2 22\0")
     assert peer(proc) == "192.0.2.9"
+
+
+ETH1 = Link("eth1", (addr("10.0.1.1"),), (net("10.0.1.0/24"), net("fe80::/64")))
+UPLINK = replace(ETH0, is_uplink=True)
+BOB = User(
+    Account("bob", 1001, 1001, Path("/home/bob")), frozenset({1001}), (Uids(100000, 165535),)
+)
+
+
+@pytest.mark.parametrize(
+    ("config", "links", "words"),
+    [
+        (
+            "[[lan]]\ninterface = 'eth9'",
+            (UPLINK, ETH1),
+            "o.toml:2: lan[0].interface: there is no interface eth9 (there is: eth0, eth1); if it "
+            "appears later, add hotplug = true",
+        ),
+        (
+            "[[lan]]\ninterface = 'eth0'",
+            (UPLINK, ETH1),
+            "o.toml:2: lan[0].interface: eth0 is the uplink (a default route leads through it); "
+            "clients must be behind another interface",
+        ),
+        (
+            "[[lan]]\ninterface = 'eth1'",
+            (UPLINK, ETH1, replace(ETH1, name="eth2", networks=(net("10.0.0.0/16"),))),
+            "o.toml:2: lan[0].interface: its network 10.0.1.0/24 overlaps 10.0.0.0/16 of interface "
+            "eth2: who is a client could not be told",
+        ),
+    ],
+)
+def test_lans_that_cannot_be_served(config: str, links: tuple[Link, ...], words: str) -> None:
+    assert problems(parse(config, "o.toml"), replace(FACTS, links=links)) == (words,)
+
+
+def test_lans_that_can() -> None:
+    facts = replace(FACTS, links=(UPLINK, ETH1))
+    two = "[[lan]]\ninterface = 'eth1'\n[[lan]]\ninterface = 'usb0'\nhotplug = true"
+    assert problems(parse(two, "o.toml"), facts) == ()
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        (
+            {"users": ()},
+            "o.toml:2: user[0].name: there is no account bob; create it, or let "
+            "`onionward up --create-users` do it",
+        ),
+        (
+            {"users": (replace(BOB, account=replace(BOB.account, uid=0)),)},
+            "o.toml:2: user[0].name: bob is root, which rules cannot hold; route another account",
+        ),
+        (
+            {"users": (replace(BOB, subordinate=(Uids(900, 1000),)),)},
+            "o.toml:2: user[0].name: bob has the user id of tor's account onionward-tor",
+        ),
+        (
+            {"users": (BOB,), "dhcp_uids": (0, 1001)},
+            "o.toml:2: user[0].name: bob is the account of a DHCP client, which must reach the "
+            "link",
+        ),
+    ],
+)
+def test_accounts_that_cannot_be_routed(changes: dict[str, Any], words: str) -> None:
+    config = parse("[[user]]\nname = 'bob'", "o.toml")
+    assert problems(config, replace(FACTS, **changes)) == (words,)
+
+
+def test_accounts_that_share_an_id() -> None:
+    twin = replace(BOB, account=replace(BOB.account, name="bobby"))
+    config = parse("[[user]]\nname = 'bob'\n[[user]]\nname = 'bobby'", "o.toml")
+    found = problems(config, replace(FACTS, users=(BOB, twin)))
+    assert found == ("o.toml:4: user[1].name: bobby and bob share the user id 1001",)
+
+
+def test_accounts_that_are_to_be_created() -> None:
+    config = parse("[[user]]\nname = 'bob'", "o.toml")
+    assert problems(config, FACTS, create_users=True) == ()
+
+
+def test_a_bypassed_account_is_said_loudly() -> None:
+    config = parse("[host]\n[[user]]\nname = 'bob'\nroute = 'direct'", "o.toml")
+    assert any(
+        words.startswith("IN CLEAR: everything that bob") for words in warnings(config, FACTS)
+    )

@@ -77,6 +77,7 @@ def activated(paths: Paths, held: str, **changes: Any) -> None:
         "undo": {"resolver": saved},
         "digest": backend.digest(held),
         "config": "o.toml",
+        "scopes": ["host: everything"],
     }
     state.save(ScriptedFiles(), paths, Journal(**fields | changes))
 
@@ -105,7 +106,8 @@ def test_routed(paths: Paths, running: list[int]) -> None:
     assert found.interfaces == ("eth0",)
     assert found.counters == {"refused": 12, "escaped": 3}
     text = to_text(found)
-    assert text.startswith("routed: everything this machine sends goes through Tor\n")
+    assert text.startswith("routed: the scopes below go through Tor or nowhere\n")
+    assert "  scope     host: everything\n" in text
     assert "running (process 4711)" in text
     assert "12 refused, 3 escaped" in text
     assert "problem" not in text
@@ -143,7 +145,7 @@ def test_up_has_not_finished(paths: Paths, running: list[int]) -> None:
     found = gather(machine(BLOCKED), paths)
     assert found.state == "blocked"
     assert "has not finished" in "\n".join(found.problems)
-    assert to_text(found).startswith("blocked: nothing leaves but tor itself")
+    assert to_text(found).startswith("blocked: nothing of the scopes below leaves but tor itself")
 
 
 def test_somebody_has_written_resolv_conf(paths: Paths, running: list[int]) -> None:
@@ -195,4 +197,21 @@ def test_json_holds_the_same(paths: Paths, running: list[int]) -> None:
     assert document.keys() == set(Status.__dataclass_fields__)
     document["interfaces"] = tuple(document["interfaces"])
     document["problems"] = tuple(document["problems"])
+    document["scopes"] = tuple(document["scopes"])
     assert Status(**document) == found
+
+
+def test_who_is_behind_which_interface(
+    paths: Paths, running: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert running
+    for name in ("eth0", "eth1", "docker0/bridge"):
+        (tmp_path / "net" / name).mkdir(parents=True)
+    monkeypatch.setattr(status, "_INTERFACES", tmp_path / "net")
+    undo = {"rules": {"host": True, "lans": ["eth1", "usb0"]}}
+    activated(paths, INET + NETDEV, undo=undo)
+    found = gather(machine(INET + NETDEV), paths)
+    assert found.forwarded == {"docker0": "blocked", "eth1": "routed", "usb0": "absent"}
+    assert "  clients   behind docker0: blocked\n" in to_text(found)
+    activated(paths, INET + NETDEV, undo={"rules": {"host": False, "lans": ["docker0"]}})
+    assert gather(machine(INET + NETDEV), paths).forwarded == {"docker0": "routed"}

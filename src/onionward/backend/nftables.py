@@ -16,18 +16,20 @@ if TYPE_CHECKING:
 _TABLES = (TABLE, EGRESS_TABLE)
 
 
-def check(system: System, ruleset: Ruleset) -> None:
-    """Have nft and the kernel read a ruleset without putting it in place.
+def check(system: System, *rulesets: Ruleset) -> None:
+    """Have nft and the kernel read rulesets, one after the other, without putting them in place.
 
     Raises:
-        RefusedError: they do not accept it; with nft's words.
+        RefusedError: they do not accept one; with nft's words.
 
     """
+    text = "".join(ruleset.text for ruleset in rulesets)
     try:
-        system.query(["nft", "--check", "--file", "-"], stdin=ruleset.text, timeout=60)
+        system.query(["nft", "--check", "--file", "-"], stdin=text, timeout=60)
     except CommandError as error:
+        states = " and ".join(ruleset.state for ruleset in rulesets)
         raise RefusedError(
-            f"nft does not accept the rules for the state {ruleset.state}: {error.stderr.strip()}",
+            f"nft does not accept the rules for the states {states}: {error.stderr.strip()}",
             "nothing was changed; see the text with: onionward show nftables",
         ) from error
 
@@ -116,10 +118,19 @@ def held_state(held: str) -> Literal["blocked", "routed"] | None:
 
 
 def digest(held: str) -> str:
-    """A fingerprint of rules, sets, hooks and devices; counts do not matter."""
+    """A fingerprint of rules, sets, hooks and devices.
+
+    Counts do not matter, nor what packets have put into a set (nft(8), flags dynamic).
+    """
+    fixed = re.sub(r"(flags [\w,]*dynamic[^{}]*?)\s*elements = \{[^{}]*\}", r"\1", held)
+    return fingerprint(re.sub(r"packets \d+ bytes \d+", "", fixed))
+
+
+def fingerprint(text: str) -> str:
+    """Two texts with the same are the same."""
     import hashlib
 
-    return hashlib.sha256(re.sub(r"packets \d+ bytes \d+", "", held).encode()).hexdigest()
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def counters(held: str) -> dict[str, int]:

@@ -22,17 +22,25 @@ from onionward.config.checks import UNREADABLE, contradictions
 from onionward.config.values import (
     DEFAULT_PATH,
     Backend,
+    BypassConfig,
     Config,
+    FirewallConfig,
+    HostConfig,
     Inbound,
+    LanConfig,
     Route,
     Source,
+    TorConfig,
+    UserConfig,
+    UserRoute,
     VirtualNetworks,
 )
 from onionward.errors import ConfigError
-from onionward.networks import Network
+from onionward.networks import Address, Network
 from onionward.toml_lines import KeyPath, key_lines
 
 Section = TypeVar("Section")
+Item = TypeVar("Item")
 
 Problem = tuple[KeyPath, str]
 
@@ -122,20 +130,47 @@ def _by_line(problem: str) -> tuple[int, str]:
     return (int(found[1]) if found else 0, problem)
 
 
+_TABLES: Mapping[str, Any] = {
+    "host": HostConfig(),
+    "bypass": BypassConfig(),
+    "tor": TorConfig(),
+    "firewall": FirewallConfig(),
+}
+_ARRAYS: Mapping[str, Any] = {"lan": LanConfig(), "user": UserConfig()}
+
+
 def _read_document(document: Mapping[str, Any], problems: list[Problem]) -> Config:
-    default = Config()
-    sections = {"host", "bypass", "tor", "firewall"}
+    known = {*_TABLES, *_ARRAYS, "onion"}
     read: dict[str, Any] = {}
     for key, value in document.items():
-        if key not in sections:
-            problems.append(((key,), _unknown(key, sections)))
-        elif not isinstance(value, dict):
-            problems.append(
-                ((key,), f"{_shown(value)} is not a table; write [{key}] on a line of its own")
-            )
+        if key in _TABLES:
+            if isinstance(value, dict):
+                read[key] = _read_section(_TABLES[key], value, (key,), problems)
+            else:
+                words = f"{_shown(value)} is not a table; write [{key}] on a line of its own"
+                problems.append(((key,), words))
+        elif key in _ARRAYS:
+            read[key] = _read_array(_ARRAYS[key], value, key, problems)
+        elif key == "onion":
+            try:
+                read[key] = _yes_or_no(value)
+            except _WrongValueError as error:
+                problems += [((key,), words) for _, words in error.problems]
         else:
-            read[key] = _read_section(getattr(default, key), value, (key,), problems)
-    return replace(default, **read)
+            problems.append(((key,), _unknown(key, known)))
+    return replace(Config(), **read)
+
+
+def _read_array(
+    default: Section, value: object, key: str, problems: list[Problem]
+) -> tuple[Section, ...]:
+    if not isinstance(value, list) or not all(isinstance(entry, dict) for entry in value):
+        words = f"write [[{key}]], in two brackets, on a line of its own for each"
+        problems.append(((key,), words))
+        return ()
+    return tuple(
+        _read_section(default, entry, (key, index), problems) for index, entry in enumerate(value)
+    )
 
 
 def _read_section(
@@ -189,6 +224,44 @@ def _number(value: object) -> int:
     if abs(value) >= 2**63:
         raise _wrong(f"{_shown(value)} does not fit into 64 bits")
     return value
+
+
+def _yes_or_no(value: object) -> bool:
+    if not isinstance(value, bool):
+        raise _wrong(f"{_shown(value)} is not true or false")
+    return value
+
+
+def _texts(value: object) -> tuple[str, ...]:
+    return tuple(_each(value, _text, '["ping", "ssh"]'))
+
+
+def _addresses(value: object) -> tuple[Address, ...]:
+    return tuple(_each(value, _address, '["192.168.7.100", "192.168.7.199"]'))
+
+
+def _address(value: object) -> Address:
+    try:
+        return ipaddress.ip_address(_text(value))
+    except ValueError as error:
+        if isinstance(error, _WrongValueError):
+            raise
+        raise _wrong(f"{_shown(value)} is not an address") from error
+
+
+def _each(value: object, read: Callable[[object], Item], example: str) -> list[Item]:
+    if not isinstance(value, list):
+        raise _wrong(f"{_shown(value)} is not a list; write {example}")
+    items: list[Item] = []
+    problems: list[Problem] = []
+    for index, entry in enumerate(value):
+        try:
+            items.append(read(entry))
+        except _WrongValueError as error:
+            problems += [((index,), words) for _, words in error.problems]
+    if problems:
+        raise _WrongValueError(*problems)
+    return items
 
 
 def _file(value: object) -> Path:
@@ -269,8 +342,12 @@ def _shown(value: object) -> str:
 _READERS: Mapping[object, Callable[[object], object]] = {
     str: _text,
     int: _number,
+    bool: _yes_or_no,
     Path | None: _file,
+    tuple[str, ...]: _texts,
+    tuple[Address, ...]: _addresses,
     Route: partial(_choice, Route),
+    UserRoute: partial(_choice, UserRoute),
     Inbound: partial(_choice, Inbound),
     Backend: partial(_choice, Backend),
     tuple[Network, ...]: _networks,

@@ -8,21 +8,24 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from onionward.networks import Network
+from onionward.networks import Address, Network
 from onionward.toml_lines import KeyPath
 
 DEFAULT_PATH = Path("/etc/onionward/onionward.toml")
 DEFAULT_ACCOUNT = "onionward-tor"
 
-Route = Literal["tor"]
+Route = Literal["tor", "onion", "direct"]
+UserRoute = Literal["tor", "direct"]
 Inbound = Literal["none", "bypass", "link", "all"]
 Backend = Literal["auto", "nftables"]
 VirtualNetworks = Literal["auto"] | tuple[Network, ...]
 
-_AUTO_VIRTUAL: tuple[Network, ...] = (
-    ipaddress.ip_network("127.192.0.0/10"),
-    ipaddress.ip_network("fd5a:7011::/32"),
-)
+_AUTO_VIRTUAL4 = ipaddress.ip_network("127.192.0.0/10")
+# clients of a LAN send nothing to loopback addresses over a wire
+_AUTO_VIRTUAL4_OF_LAN = ipaddress.ip_network("10.192.0.0/10")
+_AUTO_VIRTUAL6 = ipaddress.ip_network("fd5a:7011::/32")
+
+DEFAULT_SERVICES = ("dhcp", "ping", "ssh")
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,13 +33,52 @@ class HostConfig:
     """`[host]`: what this machine itself sends.
 
     Attributes:
-        route: "tor", the only route of this version.
-        inbound: who may open connections to this machine.
+        route: "tor", "onion" (only names under .onion go to Tor) or "direct" (untouched).
+        inbound: who may open connections to this machine while it is routed.
 
     """
 
     route: Route = "tor"
     inbound: Inbound = "link"
+
+
+@dataclass(frozen=True, slots=True)
+class LanConfig:
+    """`[[lan]]`: the clients behind an interface.
+
+    Attributes:
+        interface: its name.
+        hotplug: whether it may appear later.
+        services: what clients may reach on this machine: "dhcp", "ping", "ssh", "tcp/PORT",
+            "udp/PORT".
+        dhcp: serve DHCP and router advertisements.
+        dhcp_range: first and last address to give away, or empty for a part of the network.
+
+    """
+
+    interface: str = ""
+    hotplug: bool = False
+    services: tuple[str, ...] = DEFAULT_SERVICES
+    dhcp: bool = False
+    dhcp_range: tuple[Address, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class UserConfig:
+    """`[[user]]`: the sockets of one account.
+
+    Attributes:
+        name: the account.
+        route: "tor", or "direct" for one that a routed host leaves alone.
+        control: whether it may speak to tor's control port, through a filter.
+        accept: ways around that are accepted though they cannot be closed here.
+
+    """
+
+    name: str = ""
+    route: UserRoute = "tor"
+    control: bool = False
+    accept: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +99,7 @@ class TorConfig:
         dns_port: UDP port of the resolver on loopback.
         bootstrap_timeout: seconds to wait for a working circuit.
         network: a file of torrc lines that name another Tor network, or None for the public one.
+        isolate_destinations: whether each destination gets circuits of its own, too.
 
     """
 
@@ -66,13 +109,7 @@ class TorConfig:
     dns_port: int = 941
     bootstrap_timeout: int = 180
     network: Path | None = None
-
-    @property
-    def virtual(self) -> tuple[Network, ...]:
-        """The virtual networks, the default one for each family that is not named."""
-        named = () if self.virtual_networks == "auto" else self.virtual_networks
-        versions = {network.version for network in named}
-        return (*named, *(n for n in _AUTO_VIRTUAL if n.version not in versions))
+    isolate_destinations: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,14 +139,52 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """A whole configuration; the defaults route this host."""
+    """A whole configuration; the defaults route this host.
 
-    host: HostConfig = HostConfig()
+    Attributes:
+        host: `[host]`, or None when there is no such table.
+        lan: `[[lan]]`.
+        user: `[[user]]`.
+        onion: whether names under .onion go to Tor even where nothing else does.
+        bypass: `[bypass]`.
+        tor: `[tor]`.
+        firewall: `[firewall]`.
+        source: where all this came from.
+        network_lines: torrc lines of `tor.network`.
+
+    """
+
+    host: HostConfig | None = None
+    lan: tuple[LanConfig, ...] = ()
+    user: tuple[UserConfig, ...] = ()
+    onion: bool = False
     bypass: BypassConfig = BypassConfig()
     tor: TorConfig = TorConfig()
     firewall: FirewallConfig = FirewallConfig()
     source: Source = field(default=Source(), compare=False)
     network_lines: tuple[str, ...] = ()
+
+    @property
+    def host_route(self) -> Route:
+        """What becomes of what this machine itself sends: the scope left unsaid is inferred."""
+        if self.host is not None:
+            return self.host.route
+        if self.onion:
+            return "onion"
+        return "direct" if self.lan or self.user else "tor"
+
+    @property
+    def inbound(self) -> Inbound:
+        """Who may open connections to this machine; asked only where it is routed."""
+        return (self.host or HostConfig()).inbound
+
+    @property
+    def virtual(self) -> tuple[Network, ...]:
+        """The virtual networks, the default one for each family that is not named."""
+        named = () if self.tor.virtual_networks == "auto" else self.tor.virtual_networks
+        versions = {network.version for network in named}
+        default4 = _AUTO_VIRTUAL4_OF_LAN if self.lan else _AUTO_VIRTUAL4
+        return (*named, *(n for n in (default4, _AUTO_VIRTUAL6) if n.version not in versions))
 
 
 def _dotted(path: KeyPath) -> str:

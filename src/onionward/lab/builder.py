@@ -10,8 +10,7 @@ from pathlib import Path
 
 from onionward.errors import LabError
 from onionward.lab import host as hosts
-from onionward.lab import render, topology
-from onionward.lab.host import Host
+from onionward.lab import machines
 from onionward.lab.lab import FILE_NAME, Lab
 from onionward.lab.network import (
     Site,
@@ -20,7 +19,7 @@ from onionward.lab.network import (
     start_services,
     wait_until_usable,
 )
-from onionward.lab.topology import HOST, MACHINES, TorNetwork
+from onionward.lab.topology import TorNetwork
 from onionward.system import System, find_tool
 
 ROOT = Path("/run/onionward-lab")
@@ -146,10 +145,8 @@ def _check_machine() -> None:
 
 def _build(system: System, directory: Path, network: TorNetwork, progress: Progress) -> Lab:
     internet = hosts.start(directory, "internet")
-    machines = {machine.name: hosts.start(directory, machine.name) for machine in MACHINES}
-    _connect(system, network, internet, machines)
-    hosts.furnish(system, internet)
-    progress("namespaces and links")
+    machines.set_up_internet(system, internet, network)
+    progress("internet")
     site = Site(system, internet, network)
     pool = ThreadPoolExecutor(max_workers=len(list(network.relays())))
     try:
@@ -157,10 +154,7 @@ def _build(system: System, directory: Path, network: TorNetwork, progress: Progr
         # the vote takes four seconds; meanwhile, the rest
         start_services(site)
         onions = start_onion_services(site, torrc)
-        for machine in MACHINES:
-            covered = ("/etc", "/var") if machine == HOST else ("/etc",)
-            hosts.furnish(system, machines[machine.name], covered=covered)
-            _write_files(system, machines[machine.name], torrc)
+        made = machines.build(system, pool, directory, internet, torrc)
         system.write_file(directory / "network.torrc", torrc)
         progress("services and hosts")
         wait_until_usable(site, onions, progress)
@@ -170,7 +164,7 @@ def _build(system: System, directory: Path, network: TorNetwork, progress: Progr
     lab = Lab(
         name=directory.name,
         directory=directory,
-        hosts={"internet": internet, **machines},
+        hosts={"internet": internet, **made},
         onions=onions,
         relays=tuple(endpoint for relay in relays for endpoint in relay.endpoints),
         exits=tuple(
@@ -184,34 +178,3 @@ def _build(system: System, directory: Path, network: TorNetwork, progress: Progr
     system.write_file(directory / FILE_NAME, lab.to_json())
     progress("ready")
     return lab
-
-
-def _connect(
-    system: System, network: TorNetwork, internet: Host, machines: dict[str, Host]
-) -> None:
-    # no link of ours ever is in the machine's own network namespace
-    no_dad = ["net.ipv6.conf.all.accept_dad=0", "net.ipv6.conf.default.accept_dad=0"]
-    forward = ["net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1"]
-    for host in (internet, *machines.values()):
-        wanted = [*no_dad, *(forward if host is internet else [])]
-        system.change(host.network_command(["sysctl", "-q", "-w", *wanted]))
-    batch = ["ip", "-batch", "-"]
-    pids = {name: host.pid for name, host in machines.items()}
-    links = render.internet_links(network, pids)
-    system.change(internet.network_command(batch), stdin=links)
-    for machine in MACHINES:
-        argv = machines[machine.name].network_command(batch)
-        system.change(argv, stdin=render.machine_links(machine))
-
-
-def _write_files(system: System, host: Host, torrc: str) -> None:
-    system.write_file(host.root / "etc/resolv.conf", render.resolv_conf())
-    system.write_file(host.root / "run/onionward-lab/network.torrc", torrc)
-    system.make_directory(host.root / "etc/onionward")
-    system.write_file(host.root / "etc/onionward/onionward.toml", render.onionward_toml())
-    names = [
-        f"127.0.0.1 localhost {host.name}",
-        "::1 localhost",
-        *(f"{machine.address4} {machine.name}.example.test" for machine in topology.MACHINES),
-    ]
-    system.write_file(host.root / "etc/hosts", "\n".join(names) + "\n")

@@ -9,27 +9,35 @@ from types import TracebackType
 
 from onionward.errors import LabError
 
+_EVENT = "650"
+
 
 class Control:
-    """A connection to a tor's control socket, which must ask for no password.
+    """A connection to a tor's control socket.
 
     Args:
         path: the socket.
         timeout: seconds that any answer may take.
+        cookie: what tor wants to see (CookieAuthentication in tor(1)); empty when it asks for
+            nothing.
+
+    Attributes:
+        heard: events that came while an answer was awaited, the oldest first.
 
     Raises:
         LabError: tor does not answer; every method raises it, too.
 
     """
 
-    def __init__(self, path: Path, *, timeout: float = 5.0) -> None:
+    def __init__(self, path: Path, *, timeout: float = 5.0, cookie: bytes = b"") -> None:
         self._path = path
+        self.heard: list[str] = []
         self._socket = socket.socket(socket.AF_UNIX)
         self._socket.settimeout(timeout)
         try:
             self._socket.connect(str(path))
             self._reader = self._socket.makefile("rb")
-            self.ask("AUTHENTICATE")
+            self.ask(f"AUTHENTICATE {cookie.hex()}".rstrip())
         except OSError as error:
             self._socket.close()
             raise LabError(f"tor does not listen at {path}: {error}") from error
@@ -53,7 +61,8 @@ class Control:
         """Send one command; returns the lines of its answer without the status codes."""
         try:
             self._socket.sendall(command.encode() + b"\r\n")
-            lines = list(self._answer())
+            while (lines := list(self._answer()))[-1][0] == _EVENT:
+                self.heard += [text for _, text in lines]
         except OSError as error:
             raise LabError(f"tor at {self._path}: {command}: {error}") from error
         status, last = lines[-1]
@@ -64,6 +73,8 @@ class Control:
     def events(self) -> Iterator[str]:
         """Lines of asynchronous events, after a SETEVENTS, until the timeout."""
         while True:
+            while self.heard:
+                yield self.heard.pop(0)
             try:
                 yield from (text for _, text in self._answer())
             except OSError as error:

@@ -29,7 +29,7 @@ class Host:
     """A machine of the lab.
 
     Args:
-        name: "internet", "host" or "neighbour".
+        name: "internet" or that of a machine, see `onionward.lab.topology`.
         pid: its process 1, as the machine outside sees it.
 
     """

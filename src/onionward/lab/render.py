@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from onionward.lab import topology
-from onionward.lab.topology import MACHINES, UPLINK, Machine, Relay, TorNetwork
+from onionward.lab.topology import (
+    BRIDGE,
+    CONTAINER,
+    GATEWAY,
+    LAN,
+    LAN_DEVICE,
+    LAN_PORT,
+    UPLINK,
+    Account,
+    Link,
+    Machine,
+    Relay,
+    TorNetwork,
+)
 
 # Clients consider a consensus fresh for one interval and usable for VALID_INTERVALS of them.
 VOTING_INTERVAL = 300
@@ -178,14 +191,8 @@ def dnsmasq_conf(directory: PurePosixPath) -> str:
     return "\n".join(lines) + "\n"
 
 
-def internet_links(network: TorNetwork, pids: dict[str, int]) -> str:
-    """`ip -batch` text that builds `internet` and the links to the machines.
-
-    Args:
-        network: whose addresses to answer for.
-        pids: init process of each machine, into whose network namespace its end of the veth goes.
-
-    """
+def internet_links(network: TorNetwork) -> str:
+    """`ip -batch` text that gives `internet` its addresses and the uplink's bridge."""
     own4 = [topology.WEB4, topology.DNS4, topology.STRANGER4, topology.ONION_ADDRESS]
     own6 = [topology.WEB6, topology.DNS6, topology.STRANGER6]
     for relay in network.relays():
@@ -194,38 +201,114 @@ def internet_links(network: TorNetwork, pids: dict[str, int]) -> str:
     lines = ["link set lo up"]
     lines += [f"address add {address}/32 dev lo" for address in own4]
     lines += [f"address add {address}/128 dev lo nodad" for address in own6]
-    lines += [
-        f"link add {UPLINK} type bridge stp_state 0 forward_delay 0 mcast_snooping 0",
-        f"address add {topology.GATEWAY4}/24 dev {UPLINK}",
-        f"address add {topology.GATEWAY6}/64 dev {UPLINK} nodad",
-        f"link set {UPLINK} up",
+    return _text([*lines, *_bridge(UPLINK)])
+
+
+def internet_cables(pids: Mapping[str, int]) -> str:
+    """`ip -batch` text that connects the machines to `internet`, and to the switch of the LAN.
+
+    Args:
+        pids: init process of each machine, into whose network namespace its end of the veth goes.
+
+    """
+    lines = [
+        f"link add {LAN.bridge} type bridge stp_state 0 forward_delay 0 mcast_snooping 0",
+        # a switch has no addresses, and must not answer for those of the internet
+        f"link set {LAN.bridge} arp off addrgenmode none",
+        f"link set {LAN.bridge} up",
+        *_cable(LAN, LAN_PORT, pids[GATEWAY.name], LAN_DEVICE),
     ]
-    for machine in MACHINES:
+    for machine in topology.MACHINES:
+        if machine.link is not BRIDGE:
+            lines += _cable(machine.link, machine.port, pids[machine.name])
+    for link in (LAN, BRIDGE):
         lines += [
-            f"link add {machine.port} type veth peer name eth0 netns {pids[machine.name]}",
-            f"link set {machine.port} master {UPLINK} up",
+            f"route add {link.network4} via {GATEWAY.address4}",
+            f"route add {link.network6} via {GATEWAY.address6}",
         ]
-    return "\n".join(lines) + "\n"
+    return _text(lines)
+
+
+def gateway_links(pids: Mapping[str, int]) -> str:
+    """`ip -batch` text for what the gateway has beside its uplink: the LAN and the bridge."""
+    lines = [
+        f"address add {LAN.router4}/24 dev {LAN_DEVICE}",
+        f"address add {LAN.router6}/64 dev {LAN_DEVICE} nodad",
+        f"link set {LAN_DEVICE} up",
+        *_bridge(BRIDGE),
+        *_cable(BRIDGE, CONTAINER.port, pids[CONTAINER.name]),
+    ]
+    return _text(lines)
 
 
 def machine_links(machine: Machine) -> str:
-    """`ip -batch` text that configures a machine's uplink."""
+    """`ip -batch` text that configures lo and eth0 of a machine."""
     lines = [
         "link set lo up",
         f"address add {machine.address4}/24 dev eth0",
         f"address add {machine.address6}/64 dev eth0 nodad",
         "link set eth0 up",
-        f"route add default via {topology.GATEWAY4}",
-        f"route add ::/0 via {topology.GATEWAY6}",
+        f"route add default via {machine.link.router4}",
+        f"route add ::/0 via {machine.link.router6}",
     ]
-    return "\n".join(lines) + "\n"
+    return _text(lines)
 
 
-def resolv_conf() -> str:
-    """The resolver that the hosts and the exits use."""
-    return f"nameserver {topology.DNS4}\n"
+def _bridge(link: Link) -> list[str]:
+    return [
+        f"link add {link.bridge} type bridge stp_state 0 forward_delay 0 mcast_snooping 0",
+        f"address add {link.router4}/24 dev {link.bridge}",
+        f"address add {link.router6}/64 dev {link.bridge} nodad",
+        f"link set {link.bridge} up",
+    ]
+
+
+def _cable(link: Link, port: str, pid: int, device: str = "eth0") -> list[str]:
+    silent = [f"link set {port} addrgenmode none"] if link is LAN else []
+    return [
+        f"link add {port} type veth peer name {device} netns {pid}",
+        *silent,
+        f"link set {port} master {link.bridge} up",
+    ]
+
+
+def resolv_conf(resolver: str = topology.DNS4) -> str:
+    """A resolv.conf with one server."""
+    return f"nameserver {resolver}\n"
+
+
+def etc_hosts(machine: Machine) -> str:
+    """The /etc/hosts of a machine."""
+    lines = [f"127.0.0.1 localhost {machine.name}", "::1 localhost"]
+    lines += [f"{other.address4} {other.name}.example.test" for other in topology.MACHINES]
+    return _text(lines)
+
+
+def account_files(accounts: Sequence[Account]) -> dict[str, list[str]]:
+    """Lines that the files of /etc need for accounts, by file name."""
+    ranges = [f"{a.name}:{a.subordinate}:65536" for a in accounts if a.subordinate is not None]
+    return {
+        "passwd": [f"{a.name}:x:{a.uid}:{a.uid}::{a.home}:/bin/sh" for a in accounts],
+        "group": [f"{a.name}:x:{a.uid}:" for a in accounts],
+        # no password opens them (shadow(5))
+        "shadow": [f"{a.name}:!:::::::" for a in accounts],
+        "gshadow": [f"{a.name}:!::" for a in accounts],
+        "subuid": ranges,
+        "subgid": ranges,
+    }
+
+
+def with_lines(text: str, lines: Sequence[str]) -> str:
+    """`text` of a file as passwd(5), its lines of the same names replaced by `lines`."""
+    names = {line.partition(":")[0] for line in lines}
+    kept = [line for line in text.splitlines() if line.partition(":")[0] not in names]
+    return _text([*kept, *lines])
 
 
 def onionward_toml() -> str:
-    """The host's configuration: route the host, through the lab's network."""
+    """The configuration of a machine to protect: route it, through the lab's network."""
     return f'[tor]\nnetwork = "{NETWORK_TORRC}"\n'
+
+
+def _text(lines: Sequence[str]) -> str:
+    return "\n".join(lines) + "\n"

@@ -21,8 +21,24 @@ class Account(Enum):
 class Place(Enum):
     """Where a vector's code runs."""
 
-    HOST = "host"
+    HOST = "host"  # for a gateway: on one of its clients
     WIRE = "wire"  # on the far end, putting frames on the wire towards the host
+
+
+class Scope(Enum):
+    """Which part of the configuration a vector is tried against."""
+
+    HOST = "host"  # all that the machine sends
+    USER = "user"  # what one account sends
+    LAN = "lan"  # what clients behind an interface send; the machine is their gateway
+    ONION = "onion"  # names under .onion, and where they are mapped
+
+
+class Sight(Enum):
+    """Where the witness sees a vector."""
+
+    UPLINK = "uplink"  # on the far end of the protected machine's uplink
+    LAN = "lan"  # on the far end of the gateway's cable to its clients
 
 
 class Needs(Enum):
@@ -61,7 +77,9 @@ class Targets:
         peer_port: where the peer listens at `web4` and `web6`, TCP and UDP.
         trans_port: TransPort.
         dns_port: DNSPort.
-        user_account: an ordinary account.
+        user_account: an ordinary account; in the scope of accounts the one that is routed.
+        other_account: another one, which is not.
+        subordinate: a user id that belongs to a routed account (subuid(5)).
         tor_account: tor's account.
 
     """
@@ -89,6 +107,8 @@ class Targets:
     trans_port: int = 9040
     dns_port: int = 5353
     user_account: str = "nobody"
+    other_account: str = "nobody"
+    subordinate: int = 65534
     tor_account: str = "onionward-tor"
 
     def address(self, name: str) -> str:
@@ -150,6 +170,9 @@ class Attempt:
         return self.targets.address(name)
 
 
+# What the witness looks for: a capture filter, or what writes it for an attempt.
+Sees = str | Callable[[Attempt], str]
+
 # A probe that stops once with `yield` prepares before and provokes after that point.
 Probe = Callable[[Attempt], Iterator[None] | None]
 
@@ -162,8 +185,8 @@ class Vector:
         id: stable name, lower case, words joined by dots and dashes.
         family: its row in the table of vectors in docs/security.md.
         title: one line for people.
-        sees: the capture filter that shows the leak with protection off; `{n}` is the number and
-            other names in braces are those of `Targets`.
+        sees: the capture filter that shows the leak with protection off; in text `{n}` is the
+            number and other names in braces are those of `Targets`.
         probe: what to do.
         account: who does it.
         place: where it is done.
@@ -171,13 +194,15 @@ class Vector:
         prepared: the probe must prepare before protection begins.
         serve: what runs inside the host meanwhile, for a probe on the wire.
         limit: protection does not stop this one, which the documentation says.
+        scope: what it was written for; `scopes.applies` says what else it is good for.
+        sight: which witness sees it.
 
     """
 
     id: str
     family: str
     title: str
-    sees: str
+    sees: Sees
     probe: Probe
     account: Account = Account.USER
     place: Place = Place.HOST
@@ -185,8 +210,12 @@ class Vector:
     prepared: bool = False
     serve: Probe | None = None
     limit: bool = False
+    scope: Scope = Scope.HOST
+    sight: Sight = Sight.UPLINK
 
     def filter(self, attempt: Attempt) -> str:
         """The capture filter of an attempt, in the language of pcap-filter(7)."""
+        if not isinstance(self.sees, str):
+            return self.sees(attempt)
         values = {**asdict(attempt.targets), "hardware": attempt.hardware}
         return self.sees.format(n=attempt.number, **values)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import codecs
+import contextlib
 import errno
 import json
 import os
@@ -19,6 +20,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from onionward.leaks.model import Account, Attempt, Probe, Targets
+from onionward.leaks.tools import owned_by
 from onionward.leaks.vectors import CATALOGUE, number_of
 
 _REFUSALS = frozenset(
@@ -32,6 +34,7 @@ _REFUSALS = frozenset(
         errno.EHOSTUNREACH,
         errno.ENETUNREACH,
         errno.ENOTCONN,
+        errno.EDESTADDRREQ,  # a connected UDP socket that was destroyed has no peer any more
         errno.ENOBUFS,  # the egress hook has dropped the frame
         errno.ETIMEDOUT,
     }
@@ -104,6 +107,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("ids", nargs="+", metavar="ID", help="vectors of one account")
     parser.add_argument("--serve", action="store_true", help="run what answers inside the host")
     parser.add_argument("--account", help="run as this account whatever the vectors say")
+    parser.add_argument("--owner", help="keep the rights, but open sockets as this account")
     parser.add_argument("--cgroup", type=Path, help="enter this control group first")
     options = parser.parse_args(argv)
 
@@ -127,10 +131,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         become(account)
 
     attempts = Run(probes)
-    if attempts.prepare():
-        _say("prepared")
-        sys.stdin.readline()
-    attempts.provoke()
+    with contextlib.ExitStack() as stack:
+        if options.owner:
+            stack.enter_context(owned_by(options.owner))
+        if attempts.prepare():
+            _say("prepared")
+            sys.stdin.readline()
+        attempts.provoke()
     for name, words in attempts.outcomes.items():
         _say({"id": name, "outcome": words})
     return 0

@@ -7,6 +7,7 @@ from types import MappingProxyType
 
 from onionward.leaks.model import FIRST_NUMBER, Vector
 from onionward.leaks.themes import (
+    accounts,
     device,
     flows,
     foreign,
@@ -48,6 +49,7 @@ CATALOGUE: Mapping[str, Vector] = catalogue(
         *identity.VECTORS,
         *foreign.VECTORS,
         *flows.VECTORS,
+        *accounts.VECTORS,
     )
 )
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import re
 import signal
+import struct
 import subprocess
 import time
 from collections.abc import Iterator, Sequence
@@ -22,9 +23,20 @@ from onionward.leaks.packets import UNSPECIFIED4
 _READY_SECONDS = 10.0
 _DRAIN_SECONDS = 10.0
 _STILL = 3
+_BUSY = 10
 _COUNTS = re.compile(
     r"(\d+) packets? captured, (\d+) packets? received by filter, (\d+) packets? dropped"
 )
+
+
+HOUSEKEEPING = (
+    # routers are looked for, and told of
+    "icmp6 and (ip6[40] = 133 or ip6[40] = 134)",
+    # groups that the kernel listens to
+    "ip6[6] = 0 and ip6[48] = 143",
+    "igmp",
+)
+"""Filters of what the kernel of a machine that is not routed says by itself."""
 
 
 @dataclass(frozen=True)
@@ -46,12 +58,14 @@ class Exempt:
         relays: address and port of every Tor relay that tor may talk to.
         networks6: the IPv6 networks of the link, for neighbour discovery.
         dhcp: the addresses that a DHCP client may ask from.
+        others: filters of what those send who are not routed.
 
     """
 
     relays: tuple[tuple[str, int], ...] = ()
     networks6: tuple[str, ...] = ()
     dhcp: tuple[str, ...] = (UNSPECIFIED4,)
+    others: tuple[str, ...] = ()
 
     def filter(self) -> str:
         """The frames that are no escape, in the language of pcap-filter(7)."""
@@ -64,6 +78,7 @@ class Exempt:
             f"(icmp6 and (ip6[40] = 135 or ip6[40] = 136) and ip6[7] = 255 and ({on_link}))",
             f"(udp and src port 68 and dst port 67 and dst host 255.255.255.255 and ({askers}))",
             *(f"(tcp and dst host {host} and dst port {port})" for host, port in self.relays),
+            *(f"({other})" for other in self.others),
         ]
         return " or ".join(parts)
 
@@ -96,11 +111,22 @@ class Capture:
         return len(self.packets(expression, since=since))
 
 
+def _last_moment(data: bytes) -> float:
+    """When the last frame of a capture file was seen (pcap-savefile(5)); 0 without frames."""
+    place, found = 24, 0.0
+    while place + 16 <= len(data):
+        seconds, fraction, length, _ = struct.unpack_from("=IIII", data, place)
+        place += 16 + length
+        found = seconds + fraction / 1e6
+    return found
+
+
 class _Running:
     """A tcpdump that captures."""
 
-    def __init__(self, process: subprocess.Popen[str], log: Path) -> None:
+    def __init__(self, process: subprocess.Popen[str], path: Path, log: Path) -> None:
         self._process = process
+        self._path = path
         self._log = log
 
     def _words(self) -> str:
@@ -130,12 +156,16 @@ class _Running:
     def drain(self) -> None:
         """Wait until everything that the kernel has seen is written."""
         deadline = time.monotonic() + _DRAIN_SECONDS
+        began = time.time()
         answers: list[tuple[int, int]] = []
         while time.monotonic() < deadline:
             # the kernel counts both directions, so the two numbers differ; what is still to be
             # written makes the first one grow
             answers.append(self._ask())
             if len(answers) >= _STILL and len(set(answers[-_STILL:])) == 1:
+                return
+            # a wire that is never still: what is newer has been written already
+            if len(answers) % _BUSY == 0 and _last_moment(self._path.read_bytes()) > began:
                 return
             time.sleep(0.03)
         raise LabError("tcpdump does not keep up", self._words().strip()[-500:])
@@ -184,7 +214,7 @@ class Witness:
             process = subprocess.Popen(
                 argv, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=words, text=True
             )
-        running = _Running(process, log)
+        running = _Running(process, path, log)
         try:
             running.wait_until_ready()
             yield Capture(path)

@@ -1,7 +1,7 @@
 """up and down as ordered, reversible steps.
 
-    up:    validate ─► journal ─► block ─► cut flows ─► tor ─► resolver ─► route ─► read back
-    down:  stop tor ─► cut flows ─► resolver ─► rules ─► journal
+    up:    validate ─► journal ─► block ─► cut flows ─► surroundings ─► tor ─► resolver ─► route
+    down:  cut clients ─► stop tor ─► cut flows ─► resolver ─► surroundings ─► rules ─► journal
 
 What undoes a step is in the journal before the step is taken. Until `block` nothing has changed;
 from then on a failure puts everything back, except on a machine that was routed before: there the

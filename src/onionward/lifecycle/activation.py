@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
-import secrets
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from onionward import flows, state
 from onionward.backend import nftables as backend
 from onionward.config.values import Config
+from onionward.describe import scopes
 from onionward.dns import file as resolver
-from onionward.errors import OnionwardError, StepError
+from onionward.errors import ConfigError, OnionwardError, StepError
 from onionward.facts import Account, Facts
-from onionward.lifecycle.deactivation import (
-    at_work,
-    remove_virtual_route,
-    state_now,
-    undo_everything,
-)
+from onionward.lifecycle import surroundings
+from onionward.lifecycle.deactivation import at_work, state_now, undo_everything
 from onionward.lifecycle.reporter import Reporter, words_of
-from onionward.lifecycle.validation import refuse_to_cut_ssh, validate
+from onionward.lifecycle.surroundings import Surrounding
+from onionward.lifecycle.validation import refuse_to_cut_ssh, validate, ways_around
 from onionward.paths import Paths
 from onionward.policy import ControlGroup, Flow, Policy, derive
 from onionward.render import nftables as render
@@ -40,11 +37,13 @@ class Request:
     Attributes:
         config: read and free of contradictions.
         accept_cut: go on though the SSH session it was typed in will be cut.
+        create_users: create accounts that the configuration names and that do not exist.
 
     """
 
     config: Config
     accept_cut: bool = False
+    create_users: bool = False
 
 
 def up(system: System, request: Request, paths: Paths, report: Reporter) -> Journal:
@@ -56,10 +55,10 @@ def up(system: System, request: Request, paths: Paths, report: Reporter) -> Jour
 
     """
     if os.geteuid() != 0:
-        validate(system, request.config, paths)
+        validate(system, request.config, paths, create_users=request.create_users)
     with at_work(system, paths):
         previous = state.load(paths)
-        facts, limits = validate(system, request.config, paths)
+        facts, limits = validate(system, request.config, paths, create_users=request.create_users)
         if not request.accept_cut:
             refuse_to_cut_ssh(request.config, facts)
         for limit in limits:
@@ -89,14 +88,15 @@ class _Activation:
         self._journal = previous or Journal(
             state="blocked",
             since=0.0,
-            instance=secrets.token_hex(4),
-            stamp=secrets.randbits(32) | 1,
+            instance=os.urandom(4).hex(),
+            stamp=int.from_bytes(os.urandom(4)) | 1,
         )
         self._own = facts.addresses
 
     def run(self) -> Journal:
         try:
             account = tor_account.ensure(self._system, self._config.tor.user, self._paths)
+            self._create_users()
         except OnionwardError as error:
             raise StepError(f"{error.message}; nothing else was touched", error.hint) from error
         try:
@@ -104,6 +104,21 @@ class _Activation:
         except BaseException as error:
             # whatever it is, the machine must not be left half way without a word
             raise self._recover(error) from error
+
+    def _create_users(self) -> None:
+        if not self._config.user:
+            return
+        from onionward import accounts
+
+        found = {user.account.name: user for user in self._facts.users}
+        names = [user.name for user in self._config.user]
+        users = tuple(found.get(name) or accounts.create(self._system, name) for name in names)
+        self._facts = replace(self._facts, users=users)
+        created = [name for name in names if name not in found]
+        for name in created:
+            self._report.step(f"account {name} created")
+        if created and (ways := ways_around(self._system, self._config, self._facts)):
+            raise ConfigError(ways)
 
     def _policy(self, uid: int, kept: tuple[Flow, ...]) -> Policy:
         cgroup = self._cgroup()
@@ -136,30 +151,79 @@ class _Activation:
         self._journal = replace(self._journal, undo=undo)
 
     def _route(self, account: Account) -> Journal:
-        open_policy = self._policy(account.uid, ())
-        kept = flows.surviving(open_policy, flows.open_inbound(self._system), self._own)
-        policy = self._policy(account.uid, kept)
+        without_kept = self._policy(account.uid, ())
+        after = flows.Reach.of(without_kept)
+        before = self._reach_before()
+        if before is not None and after.lacks(before):
+            self._give_up(before)
+        policy = self._policy(account.uid, flows.kept(self._system, without_kept, self._own))
         text = torrc(policy, self._paths, account=account.name, network=self._config.network_lines)
-        fingerprint = hashlib.sha256(text.encode()).hexdigest()
-        if not self._keeps_running(fingerprint):
-            self._block(policy, account, text, fingerprint)
-        self._resolve()
-        self._spare_later(policy)
-        ruleset = render.route(policy)
-        backend.apply(self._system, ruleset)
+        fingerprint = backend.fingerprint(text)
+        around = surroundings.of(
+            self._system, self._paths, self._config, policy, self._facts, account
+        )
+        first = [surrounding for surrounding in around if surrounding.before_rules]
+        later = [surrounding for surrounding in around if not surrounding.before_rules]
+        if before is not None and self._keeps_running(fingerprint):
+            self._expect(after)
+            self._surround(first)
+            digest = self._load(policy)
+            if before.lacks(after):
+                flows.cut_from_before(self._system, policy, self._own, before)
+            self._put_back(policy, around)
+            self._surround(later)
+            self._resolve(policy)
+        else:
+            self._expect(after)
+            self._block(policy)
+            self._put_back(policy, around)
+            self._surround(first)
+            self._start_tor(account, text, fingerprint)
+            self._surround(later)
+            self._resolve(policy)
+            digest = self._load(policy)
         flows.forget_resolver_flows(self._system)
-        digest = backend.verify(self._system, ruleset)
-        self._journal = state.entered(self._journal, "routed", digest)
-        state.save(self._system, self._paths, self._journal)
-        self._report.step("routed: everything goes through Tor, the rest is refused")
+        self._enter("routed", policy, digest)
+        self._report.step(f"routed: {'; '.join(scopes(policy))}")
         return self._journal
 
-    def _spare_later(self, policy: Policy) -> None:
-        """Write down which networks are reached directly: `down` leaves their flows alone."""
-        rules = {"bypass": [str(network) for network in policy.bypass]}
-        if self._journal.undo.get("rules") != rules:
-            self._journal = replace(self._journal, undo={**self._journal.undo, "rules": rules})
+    def _reach_before(self) -> flows.Reach | None:
+        """What is routed now; None when nothing is."""
+        noted = self._journal.undo.get("rules")
+        if noted is None or not backend.any_table(self._system):
+            return None
+        return flows.Reach.from_json(noted)
+
+    def _give_up(self, before: flows.Reach) -> None:
+        """Cut what goes through tor, as `down` does it: the rest of it would be sent in clear."""
+        flows.cut_clients(self._system)
+        # nothing new is redirected after that, and the old rules refuse it
+        tor_process.stop(self._system, self._paths, None)
+        flows.cut_redirected(self._system, before, self._own)
+        self._report.step("cut: connections through Tor, because not everything stays routed")
+
+    def _expect(self, after: flows.Reach) -> None:
+        """Write down what will be routed, before it is: `down` cuts that."""
+        if not self._paths.state.is_dir():
+            self._system.make_directory(self._paths.state, mode=0o711)
+        if self._journal.undo.get("rules") != after.to_json():
+            undo = {**self._journal.undo, "rules": after.to_json()}
+            # not as it was, and not finished
+            self._journal = replace(self._journal, state="blocked", undo=undo)
             state.save(self._system, self._paths, self._journal)
+
+    def _load(self, policy: Policy) -> str:
+        ruleset = render.route(policy)
+        backend.apply(self._system, ruleset)
+        return backend.verify(self._system, ruleset)
+
+    def _enter(self, entered: state.State, policy: Policy, digest: str) -> None:
+        """Write down which rules are in force."""
+        journal = replace(
+            self._journal, config=self._config.source.name, scopes=list(scopes(policy))
+        )
+        self._journal = state.entered(journal, entered, digest)
+        state.save(self._system, self._paths, self._journal)
 
     def _keeps_running(self, fingerprint: str) -> bool:
         """Whether this is a change of rules only, which needs no block in between."""
@@ -174,47 +238,67 @@ class _Activation:
         pids = tor_process.running(self._paths)
         return bool(pids) and not any(map(tor_process.is_suspended, pids))
 
-    def _block(self, policy: Policy, account: Account, text: str, fingerprint: str) -> None:
-        system, paths = self._system, self._paths
-        if not paths.state.is_dir():
-            system.make_directory(paths.state, mode=0o711)
-        self._journal = replace(
-            self._journal, state="blocked", torrc="", digest="", config=self._config.source.name
-        )
+    def _block(self, policy: Policy) -> None:
         cgroup = self._cgroup()
-        self._note("rules", {"bypass": []})
         self._note("tor", {"cgroup": None if cgroup is None else str(cgroup)})
         if cgroup is not None:
             # nft resolves the group when the rules are loaded, so it must exist by then
-            system.make_directory(cgroup)
+            self._system.make_directory(cgroup)
         block = render.block(policy)
-        backend.apply(system, block)
-        digest = backend.verify(system, block)
-        self._journal = state.entered(self._journal, "blocked", digest)
-        state.save(system, paths, self._journal)
-        self._report.step("blocked: nothing leaves but tor itself")
-        flows.forget_tracked(system)
-        flows.cut_sockets(system, flows.Spared(self._own, policy.bypass, policy.kept))
-        self._virtual_route(policy)
-        tor_process.stop(system, paths, None)
-        tor_process.start(system, text, paths, account, cgroup)
+        backend.apply(self._system, block)
+        digest = backend.verify(self._system, block)
+        self._journal = replace(self._journal, torrc="")
+        self._enter("blocked", policy, digest)
+        self._report.step(f"blocked: {_blocked_words(policy)}")
+        flows.cut_from_before(self._system, policy, self._own)
+
+    def _start_tor(self, account: Account, text: str, fingerprint: str) -> None:
+        tor_process.stop(self._system, self._paths, None)
+        tor_process.start(self._system, text, self._paths, account, self._cgroup())
         self._bootstrap()
         self._journal = replace(self._journal, torrc=fingerprint)
-        state.save(system, paths, self._journal)
+        state.save(self._system, self._paths, self._journal)
 
-    def _virtual_route(self, policy: Policy) -> None:
-        """Make addresses of .onion names local, so that a machine without IPv6 reaches them."""
-        if not policy.ipv6:
-            return
-        network = str(policy.virtual6)
-        earlier = self._journal.undo.get("virtual_route")
-        if earlier is not None and earlier["network"] != network:
-            remove_virtual_route(self._system, earlier["network"])
-            self._forget("virtual_route")
-        self._note("virtual_route", {"network": network})
-        self._system.change(
-            ["ip", "-6", "route", "replace", "local", network, "dev", "lo", "table", "local"]
-        )
+    def _put_back(self, policy: Policy, around: Sequence[Surrounding]) -> None:
+        """Put back what an earlier configuration changed and this one does not want, or otherwise.
+
+        In the order of `down`, when rules for what is routed now are in force.
+        """
+        if policy.route != "tor" and (saved := self._journal.undo.get("resolver")) is not None:
+            self._tell(resolver.restore(self._system, self._paths.resolv_conf, saved))
+            self._forget("resolver")
+            state.save(self._system, self._paths, self._journal)
+        for surrounding in reversed(around):
+            noted = self._journal.undo.get(surrounding.name)
+            if noted is None:
+                continue
+            kept, gone = surrounding.part(noted)
+            if gone is None:
+                continue
+            self._tell(surrounding.restore(gone))
+            self._forget(surrounding.name)
+            if kept is not None:
+                undo = {**self._journal.undo, surrounding.name: {**noted, "saved": kept}}
+                self._journal = replace(self._journal, undo=undo)
+            state.save(self._system, self._paths, self._journal)
+
+    def _surround(self, around: Sequence[Surrounding]) -> None:
+        """Change what surrounds the packet rules, each when what undoes it is written down."""
+        for wanted in around:
+            if wanted.key is None:
+                continue
+            noted = self._journal.undo.get(wanted.name)
+            found = wanted.survey(noted["saved"] if noted else None)
+            entry = {"key": wanted.key, "saved": found}
+            if entry != noted:
+                undo = {**self._journal.undo, wanted.name: entry}
+                self._journal = replace(self._journal, undo=undo)
+                state.save(self._system, self._paths, self._journal)
+            wanted.apply(found)
+
+    def _tell(self, note: str) -> None:
+        if note:
+            self._report.warn(note)
 
     def _bootstrap(self) -> None:
         from onionward.tor import control
@@ -226,8 +310,10 @@ class _Activation:
             lambda: bool(tor_process.running(self._paths)),
         )
 
-    def _resolve(self) -> None:
+    def _resolve(self, policy: Policy) -> None:
         path = self._paths.resolv_conf
+        if policy.route != "tor":
+            return
         saved = self._journal.undo.get("resolver")
         if saved is not None:
             if resolver.is_ours(path, saved):
@@ -258,3 +344,9 @@ class _Activation:
         return StepError(
             f"{words}\n  Everything was put back: the machine is off, as before.", hint
         )
+
+
+def _blocked_words(policy: Policy) -> str:
+    if policy.route == "tor":
+        return "nothing leaves but tor itself"
+    return "nothing of the routed scopes leaves"

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-import ipaddress
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 from onionward import flows, state
 from onionward.backend import nftables as backend
-from onionward.config.values import TorConfig
 from onionward.dns import file as resolver
 from onionward.errors import JournalError, StepError
 from onionward.facts import own_addresses
+from onionward.lifecycle import surroundings
 from onionward.lifecycle.reporter import Reporter, words_of
 from onionward.paths import Paths
-from onionward.render import nftables as render
 from onionward.render.resolver import resolv_conf
 from onionward.state import Journal
 from onionward.system import System, temporary_name
@@ -54,10 +53,12 @@ def down(system: System, paths: Paths, report: Reporter, *, force: bool = False)
 
     """
     with at_work(system, paths):
-        journal = _journal_or_empty(paths, force=force)
+        journal = _journal_or_empty(system, paths, force=force)
         if journal is None:
-            journal = _recognised(paths)
-            if not (backend.any_table(system) or journal.undo.keys() & {"tor", "resolver"}):
+            journal = _recognised(system, paths)
+            if not (
+                backend.any_table(system) or journal.undo.keys() & {"tor", "resolver", "onion"}
+            ):
                 return False
         try:
             undo_everything(system, paths, journal, report, force=force)
@@ -76,25 +77,23 @@ def state_now(system: System) -> str:
     return "still protected by the rules in force"
 
 
-def _journal_or_empty(paths: Paths, *, force: bool) -> Journal | None:
+def _journal_or_empty(system: System, paths: Paths, *, force: bool) -> Journal | None:
     try:
         return state.load(paths)
     except JournalError:
         if not force:
             raise
-        return _recognised(paths)
+        return _recognised(system, paths)
 
 
-def _recognised(paths: Paths) -> Journal:
+def _recognised(system: System, paths: Paths) -> Journal:
     """What an activation without a readable journal must have done, by what it left."""
     undo: dict[str, Any] = {}
     if pids := tor_process.running(paths):
         undo["tor"] = {"cgroup": tor_process.own_group_of(pids[0])}
     if (saved := resolver.recognise(paths.resolv_conf, resolv_conf())) is not None:
         undo["resolver"] = saved
-    for network in TorConfig().virtual:
-        if network.version == 6:
-            undo["virtual_route"] = {"network": str(network)}
+    undo |= surroundings.recognised(system, paths)
     return Journal(state="blocked", since=0.0, instance="", stamp=0, undo=undo)
 
 
@@ -105,6 +104,8 @@ def undo_everything(
     undo = journal.undo
     attempts = _Attempts()
     cgroup = Path(undo["tor"]["cgroup"]) if undo.get("tor", {}).get("cgroup") else None
+    # while tor can still tell them: nobody else can end the clients' side
+    attempts.take("cutting clients' flows", lambda: flows.cut_clients(system))
     attempts.take("stopping tor", lambda: tor_process.stop(system, paths, cgroup))
     if backend.any_table(system):
         attempts.take("cutting redirected flows", lambda: _cut(system, undo))
@@ -121,15 +122,15 @@ def undo_everything(
         )
         if note:
             report.warn(note)
-    if "virtual_route" in undo:
-        attempts.take(
-            "removing the route of .onion addresses",
-            lambda: remove_virtual_route(system, undo["virtual_route"]["network"]),
-        )
+    for name, (words, restore) in surroundings.restorers(system, paths).items():
+        if name in undo:
+            note = attempts.take(words, partial(restore, undo[name]["saved"]))
+            if note:
+                report.warn(note)
     attempts.take("removing the rules", lambda: backend.remove_tables(system))
     attempts.take(
         "forgetting redirected flows",
-        lambda: flows.forget_redirected(system, render.MARK_REDIRECTED),
+        lambda: flows.forget_redirected(system),
     )
     if attempts.failures:
         raise StepError(
@@ -159,13 +160,6 @@ class _Attempts:
 
 
 def _cut(system: System, undo: Mapping[str, Any]) -> None:
-    bypass = (ipaddress.ip_network(n) for n in undo.get("rules", {}).get("bypass", ()))
-    spared = flows.Spared(own_addresses(system), tuple(bypass), flows.open_inbound(system))
-    flows.cut_redirected(system, spared)
-
-
-def remove_virtual_route(system: System, network: str) -> None:
-    """Remove the local route of .onion addresses; nothing happens when there is none."""
-    shown = system.query(["ip", "-6", "route", "show", "table", "local", "type", "local", network])
-    if shown.strip():
-        system.change(["ip", "-6", "route", "del", "local", network, "dev", "lo", "table", "local"])
+    flows.cut_redirected(
+        system, flows.Reach.from_json(undo.get("rules", {})), own_addresses(system)
+    )

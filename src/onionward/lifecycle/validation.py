@@ -7,24 +7,27 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
-from onionward import preflight
+from onionward import preflight, state
 from onionward.backend import nftables as backend
 from onionward.config.values import Config
 from onionward.dns import file as resolver
 from onionward.errors import ConfigError, RefusedError
-from onionward.facts import Facts, gather
+from onionward.facts import Facts, all_accounts, gather
+from onionward.networks import contains
 from onionward.paths import Paths
 from onionward.policy import derive
 from onionward.render import nftables as render
 from onionward.render.torrc import torrc
-from onionward.system import System
+from onionward.system import System, at_once, find_tool
 from onionward.tor import process as tor_process
 
 # Stands in for the account while it does not exist, in checks only.
 _PROVISIONAL_UID = 65533
 
 
-def validate(system: System, config: Config, paths: Paths) -> tuple[Facts, tuple[str, ...]]:
+def validate(
+    system: System, config: Config, paths: Paths, *, create_users: bool = False
+) -> tuple[Facts, tuple[str, ...]]:
     """Read the machine and refuse what cannot work on it, touching nothing.
 
     Returns:
@@ -35,20 +38,34 @@ def validate(system: System, config: Config, paths: Paths) -> tuple[Facts, tuple
         RefusedError: nft or tor do not accept what was rendered.
 
     """
-    facts = gather(system, config.tor.user)
-    found = preflight.problems(config, facts, _listeners(system, config, facts, paths))
-    found += resolver.unusable(paths.resolv_conf)
+    facts = gather(system, config)
+    found = preflight.problems(config, facts, create_users=create_users)
+    if config.host_route == "tor":
+        found += resolver.unusable(paths.resolv_conf)
+
+    def look_further() -> None:
+        taken = preflight.taken_ports(config, _listeners(system, config, facts, paths))
+        further = (
+            *taken,
+            *_dhcp_problems(system, config, facts, paths),
+            *ways_around(system, config, facts),
+            *_resolver_problems(system, config, paths),
+        )
+        if found or further:
+            raise ConfigError((*found, *further))
+
     if found:
-        raise ConfigError(found)
+        look_further()
     uid = facts.tor_account.uid if facts.tor_account else _PROVISIONAL_UID
     policy = derive(config, facts, tor_uid=uid, tor_cgroup=None)
-    for ruleset in (render.block(policy), render.route(policy)):
-        backend.check(system, ruleset)
     name = facts.tor_account.name if facts.tor_account else None
     # not the real data, which may still belong to an account of old: `start` hands it over
     elsewhere = replace(paths, state=paths.runtime / "unused")
-    tor_process.verify_config(
-        system, torrc(policy, elsewhere, account=name, network=config.network_lines)
+    text = torrc(policy, elsewhere, account=name, network=config.network_lines)
+    at_once(
+        look_further,
+        lambda: backend.check(system, render.block(policy), render.route(policy)),
+        lambda: tor_process.verify_config(system, text),
     )
     return facts, preflight.warnings(config, facts)
 
@@ -63,11 +80,72 @@ def _listeners(system: System, config: Config, facts: Facts, paths: Paths) -> di
         ("tcp", "-Hltnp", config.tor.trans_port),
         ("udp", "-Hlunp", config.tor.dns_port),
     ):
+        # to ask who listens takes ten times as long
+        if not system.query(["ss", option.removesuffix("p"), f"sport = :{port}"]).strip():
+            continue
         own = {f"pid={pid}," for pid in tor_process.running(paths)}
         for line in system.query(["ss", option, f"sport = :{port}"]).splitlines():
             if not any(pid in line for pid in own):
                 taken[f"{protocol}:{port}"] = line.split("users:")[-1].strip()
     return taken
+
+
+def _dhcp_problems(system: System, config: Config, facts: Facts, paths: Paths) -> tuple[str, ...]:
+    if not any(lan.dhcp for lan in config.lan):
+        return ()
+    from onionward.lan import dhcp, dhcp_server
+
+    listeners = dhcp_server.listeners(system, dhcp_server.config_path(paths))
+    segments = dhcp.segments(config, facts.links)
+    found = dhcp.problems(segments, listeners, dnsmasq=find_tool("dnsmasq"))
+    return tuple(config.source.locate(path, words) for path, words in found)
+
+
+def _resolver_problems(system: System, config: Config, paths: Paths) -> tuple[str, ...]:
+    if config.host_route != "onion" or state.saved_step(paths, "onion"):
+        return ()
+    from onionward.dns import onion
+
+    return onion.unusable(onion.environment(system, paths))
+
+
+def ways_around(system: System, config: Config, facts: Facts) -> tuple[str, ...]:
+    """What would act in the network for routed accounts under other names, and is not accepted.
+
+    On a routed host that goes through Tor, too.
+    """
+    if config.host_route == "tor" or not facts.users or facts.effective_uid != 0:
+        return ()
+    from onionward import accounts, exposure, held_sockets, setuid
+
+    present, programs, sudoers = exposure.look(), setuid.programs(), setuid.read_sudoers()
+    known = {user.account.name: user for user in facts.users}
+    everybody = all_accounts()
+    found = []
+    for index, entry in enumerate(config.user):
+        user = known.get(entry.name)
+        if user is None:
+            continue
+        for other in accounts.shared(user, everybody):
+            words = f"the user id of {other.name} ({other.uid}) is among its subordinate ones"
+            path = ("user", index, "name")
+            found.append(config.source.locate(path, f"{words} (/etc/subuid): both would be routed"))
+        uids = tuple((ids.first, ids.last) for ids in user.uids)
+        ways = (
+            *accounts.uncounted(user),
+            *exposure.ways_around(present, user),
+            *setuid.ways_around(programs, user, sudoers),
+            *held_sockets.ways_around(system, uids),
+        )
+        for way in ways:
+            if not way.is_accepted(entry.accept):
+                words = (
+                    f'{entry.name} has a way around Tor (accept = ["{way.narrowest}"] accepts it)'
+                )
+                found.append(
+                    config.source.locate(("user", index, "name"), f"{words}: {way.reason}")
+                )
+    return tuple(found)
 
 
 def refuse_to_cut_ssh(config: Config, facts: Facts) -> None:
@@ -84,10 +162,20 @@ def refuse_to_cut_ssh(config: Config, facts: Facts) -> None:
         return
     address = ipaddress.ip_address(peer.split("%")[0])
     policy = derive(config, facts, tor_uid=_PROVISIONAL_UID, tor_cgroup=None)
-    if address.is_loopback or address in facts.addresses or policy.admits_inbound(address):
+    if address.is_loopback or address in facts.addresses:
+        return
+    lan = next((lan for lan in policy.lans if contains(lan.networks, address)), None)
+    # the port that sshd listens on is not known; a client that may connect anywhere is not cut
+    if lan is not None and not lan.tcp_ports:
+        raise RefusedError(
+            f"this would cut the SSH session it is typed in: {peer} is a client behind "
+            f'{lan.interface}, whose `services` do not name "ssh"; nothing was touched',
+            'add "ssh" to them, or repeat with --yes',
+        )
+    if lan is not None or policy.route != "tor" or policy.admits_inbound(address):
         return
     raise RefusedError(
         f"this would cut the SSH session it is typed in: {peer} is not among those whom "
-        f'host.inbound = "{config.host.inbound}" lets in; nothing was touched',
+        f'host.inbound = "{config.inbound}" lets in; nothing was touched',
         'add the address to [bypass] networks, set inbound = "all", or repeat with --yes',
     )

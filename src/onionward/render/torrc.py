@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from onionward.paths import Paths
-from onionward.policy import Policy
+from onionward.policy import RELAY4, RELAY6, Policy
 
 
 def torrc(policy: Policy, paths: Paths, *, account: str | None, network: Sequence[str] = ()) -> str:
@@ -18,7 +18,11 @@ def torrc(policy: Policy, paths: Paths, *, account: str | None, network: Sequenc
         network: lines that name another Tor network than the public one.
 
     """
-    loopback = ["127.0.0.1", *(["[::1]"] if policy.ipv6 else [])]
+    addresses = ["127.0.0.1", *(["[::1]"] if policy.ipv6 else [])]
+    if policy.lans:
+        addresses += [str(RELAY4), *([f"[{RELAY6}]"] if policy.ipv6 else [])]
+    # clients of different addresses and listeners are isolated by default
+    isolation = " IsolateDestAddr IsolateDestPort" if policy.isolate_destinations else ""
     lines = [
         f"DataDirectory {paths.tor_data}",
         *([f"User {account}"] if account else []),
@@ -26,8 +30,8 @@ def torrc(policy: Policy, paths: Paths, *, account: str | None, network: Sequenc
         f"Log notice file {paths.tor_log}",
         "ClientOnly 1",
         "SocksPort 0",
-        *(f"TransPort {address}:{policy.trans_port}" for address in loopback),
-        *(f"DNSPort {address}:{policy.dns_port}" for address in loopback),
+        *(f"TransPort {address}:{policy.trans_port}{isolation}" for address in addresses),
+        *(f"DNSPort {address}:{policy.dns_port}" for address in addresses),
         f"VirtualAddrNetworkIPv4 {policy.virtual4}",
         f"VirtualAddrNetworkIPv6 [{policy.virtual6.network_address}]/{policy.virtual6.prefixlen}",
         "AutomapHostsOnResolve 1",

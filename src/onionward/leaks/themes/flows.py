@@ -21,6 +21,7 @@ from onionward.leaks.model import Account, Attempt, Needs, Place, Probe, Vector
 from onionward.leaks.themes.inbound import segment, tcp_service
 from onionward.leaks.tools import (
     IPPROTO_MPTCP,
+    SEES_LETTER,
     abort,
     connect,
     from_wire,
@@ -38,7 +39,6 @@ _KERNEL_SECONDS = 1.3
 Act = Callable[[socket.socket, Attempt], None]
 
 SEES_FLOW = "tcp and src port {n}"
-SEES_LETTER = "tcp and src port {n} and tcp[((tcp[12] & 0xf0) >> 2):2] = {n}"
 SEES_FIN = "tcp and src port {n} and tcp[13] & 1 != 0"
 SEES_RST = "tcp and src port {n} and tcp[13] & 4 != 0"
 SEES_FLOW6 = "ip6[6] = 6 and ip6[40:2] = {n}"

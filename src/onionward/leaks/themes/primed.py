@@ -6,7 +6,6 @@ once they have arrived.
 
 from __future__ import annotations
 
-import codecs
 import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -63,8 +62,6 @@ def _datagram(peer: Peer) -> Build:
 
 def _program(peer: Peer, kind: socket.SocketKind, attempt: Attempt) -> socket.socket:
     """A bound socket of an ordinary account."""
-    # needed for socket addresses, and loaded from where the account may not be able to read
-    codecs.lookup("idna")
     with owned_by(attempt.targets.user_account):
         return open_socket(attempt.address(peer.who), kind, attempt)
 

@@ -1,0 +1,1 @@
+"""What clients behind an interface need besides packet rules: addresses, a router, quiet ARP."""

@@ -1,0 +1,41 @@
+"""Which vectors mean something in which scope.
+
+Most of what a routed host must not send, an account or a client of its must not send either. What
+is left out here is left out for a reason.
+"""
+
+from __future__ import annotations
+
+from onionward.leaks.model import Account, Needs, Place, Scope, Vector
+
+_NOT_OF_AN_ACCOUNT = (
+    "root.",  # the account's own are tried
+    "dns.stub-",  # there the stub belongs to the account; `stub.` is what it asks of another's
+    # frames are judged only where all that leaves is
+    "frame.",
+    "dhcp.other-frame",
+    # what the administrator sets up, and the kernel sends under no name
+    "stacked.",
+    "guest.",
+    "copy.",
+    "foreign.dup",
+    "forward.",
+    "tunnel.",
+    # the kernel tells which groups it listens to, for whomever
+    "group.",
+    # nobody's answer to the far end of what is cut, as every machine gives it that is not routed
+    "before.server-speaks",
+    "before.fin-wait",
+    "before.unreachable",
+)
+
+
+def applies(vector: Vector, scope: Scope) -> bool:
+    """Whether a vector is a way out in a scope."""
+    if vector.scope is not Scope.HOST or scope is Scope.HOST:
+        return vector.scope is scope
+    if vector.limit or vector.place is not Place.HOST or vector.account is Account.TOR:
+        return False
+    if scope is Scope.USER:
+        return vector.needs is not Needs.BYPASS and not vector.id.startswith(_NOT_OF_AN_ACCOUNT)
+    return False
