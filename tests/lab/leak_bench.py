@@ -228,6 +228,11 @@ class Bench:
         """From now on another account tries."""
         self.seat = dataclasses.replace(self.seat, account=account, owner=owner)
         self.aims = self._aims()
+        # the same ports: one that is half closed would give its way to the other account's SYN
+        for family in ("ipv4", "ipv6"):
+            argv = ("conntrack", "-D", "-f", family, "-p", "tcp", "--any-nat")
+            done = subprocess.run(self.host.command(argv), capture_output=True, check=False)
+            assert done.returncode in (0, 1)  # 1: there are none
 
     def _aims(self) -> dict[Place, Targets]:
         return {
