@@ -64,7 +64,8 @@ def resolver_at_the_gateway(lab: Lab) -> Iterator[None]:
     """What client1 asks: a server at the gateway that asks the internet's."""
     argv = ["dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null", "--no-resolv", "--no-hosts"]
     argv += ["--bind-interfaces", f"--listen-address={lab.lan_gateway4}", f"--server={lab.dns4}"]
-    argv += ["--user=root", "--pid-file="]
+    # another group would clear what ends it with its parent (PR_SET_PDEATHSIG(2const))
+    argv += ["--user=root", "--group=root", "--pid-file="]
     ready = ["dig", "+short", "+tries=20", "+time=1", f"@{lab.lan_gateway4}", "v4.example.test"]
     with subprocess.Popen(lab.hosts["gateway"].command(argv)) as server:
         try:

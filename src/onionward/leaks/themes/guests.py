@@ -57,19 +57,24 @@ def _by_bridge(attempt: Attempt, pid: int) -> Iterator[str]:
     """The guest and the uplink are ports of one bridge."""
     name, port, uplink = attempt.device, f"{attempt.device}o", attempt.targets.device
     inside = f"{attempt.device}i"
-    with device(
-        name,
-        f"link add {name} type bridge",
-        f"link add {port} type veth peer name {inside} address {attempt.hardware} netns {pid}",
-        f"link set {port} master {name}",
-        f"link set {name} up",
-        f"link set {port} up",
-        f"link set {uplink} master {name}",
+    with (
+        device(
+            port,
+            f"link add {port} type veth peer name {inside} address {attempt.hardware} netns {pid}",
+        ),
+        device(
+            name,
+            f"link add {name} type bridge",
+            f"link set {port} master {name}",
+            f"link set {name} up",
+            f"link set {port} up",
+            f"link set {uplink} master {name}",
+        ),
     ):
         try:
             yield inside
         finally:
-            ip_batch(f"link set {uplink} nomaster", f"link delete {port}")
+            ip_batch(f"link set {uplink} nomaster")
 
 
 class _Guest:
