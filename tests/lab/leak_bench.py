@@ -230,7 +230,7 @@ class Bench:
         self.aims = self._aims()
         # the same ports: one that is half closed would give its way to the other account's SYN
         for family in ("ipv4", "ipv6"):
-            argv = ("conntrack", "-D", "-f", family, "-p", "tcp", "--any-nat")
+            argv = ("conntrack", "-D", "-f", family, "-p", "tcp", "--dst-nat")
             done = subprocess.run(self.host.command(argv), capture_output=True, check=False)
             assert done.returncode in (0, 1)  # 1: there are none
 
