@@ -269,14 +269,14 @@ class Bench:
         """Write the configuration that `onionward` is run with.
 
         Args:
-            text: more tables.
+            text: what comes before the lab's Tor network: keys, tables.
             network: a file of torrc lines inside the host; "" for the lab's.
 
         """
         base = (self.host.root / "etc/onionward/onionward.toml").read_text()
         if network:
             base = f'[tor]\nnetwork = "{network}"\n'
-        (self.host.root / self._CONFIG.lstrip("/")).write_text(f"{base}\n{text}")
+        (self.host.root / self._CONFIG.lstrip("/")).write_text(f"{text}\n{base}")
 
     def onionward_command(self, *arguments: str) -> list[str]:
         """What runs the program inside the host."""
