@@ -224,9 +224,11 @@ class Bench:
         # what came of what was served inside the host, when last tried
         self.served: dict[str, str] = {}
 
-    def sit(self, *, account: str, owner: str) -> None:
-        """From now on another account tries."""
-        self.seat = dataclasses.replace(self.seat, account=account, owner=owner)
+    def sit(self, *, account: str, owner: str, sender: str = "") -> None:
+        """From now on another account tries, perhaps on another machine."""
+        sender = sender or self.seat.sender
+        self.seat = dataclasses.replace(self.seat, account=account, owner=owner, sender=sender)
+        self.sender = self.lab.hosts[sender]
         self.aims = self._aims()
 
     def _aims(self) -> dict[Place, Targets]:

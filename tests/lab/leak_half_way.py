@@ -1,4 +1,4 @@
-"""`onionward up` that gets no further than the block: its tor looks for a network that is not there."""
+"""`onionward up` that stays blocked: its tor looks for a network that is not there."""
 
 from __future__ import annotations
 

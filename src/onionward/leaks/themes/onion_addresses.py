@@ -18,7 +18,6 @@ from onionward.leaks.tools import (
     bound,
     connect,
     foreign_table,
-    ip_batch,
     marked,
     open_socket,
     ping,
@@ -74,19 +73,17 @@ def _routed_elsewhere(inner: Probe) -> Probe:
     """A more special route to the address, and a rule before all others that leads to another."""
 
     def probe(attempt: Attempt) -> None:
-        targets, table = attempt.targets, attempt.number
-        way = f"via {targets.gateway6} dev {targets.device}"
-        ip_batch(
-            f"-6 route add {targets.onion6}/128 {way}",
-            f"-6 rule add pref 90 fwmark {attempt.number} lookup {table}",
-            f"-6 route add default {way} table {table}",
-        )
+        targets, table = attempt.targets, str(attempt.number)
+        way = ("via", targets.gateway6, "dev", targets.device)
+        run("ip", "-6", "route", "add", f"{targets.onion6}/128", *way)
+        run("ip", "-6", "rule", "add", "pref", "90", "fwmark", table, "lookup", table)
+        run("ip", "-6", "route", "add", "default", *way, "table", table)
         try:
             inner(attempt)
         finally:
             run("ip", "-6", "rule", "delete", "pref", "90")
-            run("ip", "-6", "route", "flush", "table", str(table))
-            run("ip", "-6", "route", "delete", f"{targets.onion6}/128")
+            run("ip", "-6", "route", "flush", "table", table)
+            run("ip", "-6", "route", "delete", f"{targets.onion6}/128", *way)
 
     return probe
 

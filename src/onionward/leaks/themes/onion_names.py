@@ -17,6 +17,7 @@ from onionward.leaks.model import Account, Attempt, Probe, Scope, Sees, Vector
 from onionward.leaks.tools import (
     SEES_TCP,
     SEES_UDP,
+    UDP_SEGMENT,
     Build,
     Option,
     bound,
@@ -35,6 +36,8 @@ _ANSWER_SECONDS = 0.3
 _RESOLV_CONF = Path("/etc/resolv.conf")
 _WWW = b"\x03www"
 _DEEP = b"\x01a\x01b"
+
+_DATAGRAM, _STREAM = socket.SOCK_DGRAM, socket.SOCK_STREAM
 
 Name = Callable[[Attempt], str]
 
@@ -130,6 +133,21 @@ def _by_hand(*, six: bool = False, options: bool = False) -> Build:
     return build
 
 
+def _segmented(attempt: Attempt) -> None:
+    """Two queries in one call, which the device or the kernel takes apart (UDP_SEGMENT)."""
+    wanted = _query(_BARE)(attempt)
+    other = wanted.replace(b"\x05onion", b"\x05other")
+    with open_socket(attempt.targets.dns4, _DATAGRAM, attempt) as sock:
+        sock.setsockopt(socket.IPPROTO_UDP, UDP_SEGMENT, len(wanted))
+        sock.sendto(other + wanted, (attempt.targets.dns4, 53))
+
+
+def _sees_segmented(attempt: Attempt) -> str:
+    # the label stands before the end of the name, the type and the class
+    place = 8 + 2 * len(_query(_BARE)(attempt)) - len(b"onion") - 5
+    return f"udp src port {attempt.number} and udp[{place}:4] = {int.from_bytes(b'onio', 'big'):#x}"
+
+
 def _seen_by_name(*, before: bytes = b"", upper: bool = False) -> Sees:
     """A query for the name by whatever way, whoever sends it."""
 
@@ -143,8 +161,6 @@ def _seen_by_name(*, before: bytes = b"", upper: bool = False) -> Sees:
 
 
 # -- names -----------------------------------------------------------------------------------------
-
-_DATAGRAM, _STREAM = socket.SOCK_DGRAM, socket.SOCK_STREAM
 
 _DIRECT = tuple(
     Vector(f"onion-name.{name}", "D1", title, SEES_UDP, probe, account, scope=Scope.ONION)
@@ -262,6 +278,7 @@ _LIMITS = tuple(
         ("port", "a .onion name at another port", SEES_UDP, _ask("dns4", port=5353)),
         ("deep4", "more labels of a .onion name", SEES_UDP, _ask("dns4", name=_DEEP_NAME)),
         ("deep6", "more labels, over IPv6", SEES_UDP, _ask("dns6", name=_DEEP_NAME)),
+        ("segmented", "a .onion name behind another in one call", _sees_segmented, _segmented),
         ("short", "a .onion name that is no version 3", SEES_UDP, _ask("dns4", name=_SHORT)),
     )
 )
