@@ -293,10 +293,10 @@ class Bench:
         assert not succeeds or done.returncode == 0, words
         return Trace(done.returncode, words)
 
-    def run(self, *argv: str, host: Host | None = None) -> str:
+    def run(self, *argv: str, host: Host | None = None, user: str | None = None) -> str:
         """Run a command inside the host."""
         done = subprocess.run(
-            (host or self.host).command(argv),
+            (host or self.host).command(argv, user=user),
             capture_output=True,
             text=True,
             timeout=_SECONDS,
