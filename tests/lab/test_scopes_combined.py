@@ -65,12 +65,37 @@ def of_a_machine(vector: Vector) -> bool:
     )
 
 
-# they do not leave the link of whoever sends them, with or without a gateway that forwards
-STAYS: tuple[str, ...] = ("NOTHING-YET",)
-# what carol's line does not promise
-NOT_CAROLS: tuple[str, ...] = ("NOTHING-YET",)
+# they end on the link of whoever sends them, at a gateway that forwards, too
+STAYS = (
+    *("cast.", "group.", "guest.", "dhcp.", "foreign.dup", "foreign.dnat-loopback"),
+    *("copy.dup-netdev", "copy.fwd-netdev", "stacked.macvlan-kernel", "stacked.stp"),
+    # for the gateway itself, or from and to addresses of the link
+    *("tcp.gateway4", "udp.gateway4", "dns.gateway4", "dns.broadcast", "ping.all-nodes"),
+    *("tcp.router6", "udp.router6", "ping.router6", "dns.router6", "dns.bound-router6"),
+    *("bound.loopback", "bound.mapped-onion", "chosen.dontroute", "spoof.loopback"),
+    *("raw.ospf", "raw.pim", "raw.vrrp", "raw.igmp", "raw.mld", "raw.router-"),
+    # routers take no such packets
+    *("udp.source-route", "tcp.source-route", "udp.later-fragments"),
+    *("udp.ttl", "ping.ttl", "forward.ttl"),
+    # frames that are no IP
+    *("frame.vlan", "frame.qinq", "frame.pppoe", "frame.mpls", "frame.lldp", "frame.experiment"),
+    *("frame.eapol", "frame.preauth", "frame.lacp", "frame.rarp", "frame.loop", "frame.llc"),
+    *("frame.snap", "frame.other-mac", "frame.arp-stuffed"),
+)
+# on a routed host not even a bypassed account sends these
+NOT_CAROLS = (
+    # addresses that may be mapped, sources that are not the machine's, detours
+    *("onion.virtual", "spoof.", "tcp.source-route", "udp.source-route", "raw.routing"),
+    # root's stub, and the range of another account: both are the host's
+    *("stub.", "subordinate."),
+    # connection tracking puts fragments together, of whomever, and waits for the others
+    "raw.fragment",
+    # the witness does not see it from this gateway with protection off either
+    "raw.mld",
+)
 
-FORWARDED = chosen(lambda v: of_a_machine(v) and not v.id.startswith(STAYS))
+# a flow is forgotten once it is there: nobody answers who is blocked
+FORWARDED = chosen(lambda v: of_a_machine(v) and v.family != "C1" and not v.id.startswith(STAYS))
 ACCOUNTS = chosen(lambda v: not v.prepared, Scope.USER)
 SEATS = {
     "gateway": Seat("gateway", "gateway"),
