@@ -29,6 +29,9 @@ _NOT_OF_AN_ACCOUNT = (
     "before.unreachable",
 )
 
+# all that is sent to where names under .onion are mapped
+_OF_ONION = ("onion.virtual6", "bound.mapped-onion")
+
 
 def applies(vector: Vector, scope: Scope) -> bool:
     """Whether a vector is a way out in a scope."""
@@ -38,4 +41,4 @@ def applies(vector: Vector, scope: Scope) -> bool:
         return False
     if scope is Scope.USER:
         return vector.needs is not Needs.BYPASS and not vector.id.startswith(_NOT_OF_AN_ACCOUNT)
-    return False
+    return scope is Scope.ONION and vector.id.startswith(_OF_ONION)
