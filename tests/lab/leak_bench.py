@@ -371,11 +371,13 @@ class Bench:
 
     def _free_ports(self) -> None:
         """End what earlier trials left on the same ports, orphans and TIME_WAIT included."""
-        ports = f"( sport >= :{FIRST_NUMBER} and sport < :{FIRST_NUMBER + len(CATALOGUE)} )"
+        first, beyond = FIRST_NUMBER, FIRST_NUMBER + len(CATALOGUE)
+        ports = f"( sport >= :{first} and sport < :{beyond} )"
         for host in {self.host, self.sender}:
             self.run("ss", "-K", "-Htn", "state", "connected", ports, host=host)
         # a peer that was never answered goes on trying, and an open host would reset it
-        peers = f"sport = :{self.targets.peer_port}"
+        answered = f"( dport >= :{first} and dport < :{beyond} )"
+        peers = f"( sport = :{self.targets.peer_port} or {answered} )"
         for name in ("internet", "neighbour"):
             host = self.lab.hosts[name]
             self.run("ss", "-K", "-Htn", "state", "connected", peers, host=host)

@@ -191,7 +191,7 @@ def user_configs(*, direct: bool) -> st.SearchStrategy[UserConfig]:
     names = st.sampled_from(["bob", "carol.x", "machine$", "_dave"])
     accepted = st.lists(st.sampled_from(["systemd", "docker"]), unique=True).map(tuple)
     routed = st.builds(UserConfig, names, st.just("tor"), st.booleans(), accepted)
-    bypassed = st.builds(UserConfig, names, st.just("direct"), st.booleans())
+    bypassed = st.builds(UserConfig, names, st.just("direct"), st.booleans(), st.just(()))
     return routed | bypassed if direct else routed
 
 

@@ -32,6 +32,54 @@ _NOT_OF_AN_ACCOUNT = (
 # all that is sent to where names under .onion are mapped
 _OF_ONION = ("onion.virtual6", "bound.mapped-onion")
 
+_NOT_OF_A_CLIENT = (
+    # the client's router is the gateway itself, where these end
+    "tcp.gateway",
+    "tcp.router",
+    "udp.gateway",
+    "udp.router",
+    "ping.router",
+    "dns.gateway",
+    "dns.router",
+    "dns.bound-router",
+    # to groups and to everybody of a link: no router forwards them
+    "cast.",
+    "ping.all-nodes",
+    "dns.broadcast",
+    "group.",
+    "raw.ospf",
+    "raw.pim",
+    "raw.vrrp",
+    "raw.igmp",
+    "raw.mld",
+    "raw.router-",
+    "dhcp.",
+    # the first hop is the gateway
+    "udp.ttl",
+    "ping.ttl",
+    "forward.ttl",
+    # to a neighbour without asking a router: a client has no such neighbour
+    "chosen.dontroute",
+    # from or to loopback: no router believes it
+    "bound.loopback-",
+    "bound.mapped-onion-",
+    "spoof.loopback",
+    "copy.",
+    "foreign.dnat-loopback",
+    "foreign.dup",
+    # frames without an IP packet: a router has no use for them
+    *(
+        f"frame.{name}"
+        for name in (
+            *("vlan", "qinq", "pppoe", "mpls", "lldp", "experiment", "eapol", "preauth", "lacp"),
+            *("rarp", "loop", "llc", "snap", "other-mac", "arp-stuffed"),
+        )
+    ),
+    "guest.",
+    # how a client puts an IP packet on its own wire is no matter to its router
+    "stacked.",
+)
+
 
 def applies(vector: Vector, scope: Scope) -> bool:
     """Whether a vector is a way out in a scope."""
@@ -41,4 +89,7 @@ def applies(vector: Vector, scope: Scope) -> bool:
         return False
     if scope is Scope.USER:
         return vector.needs is not Needs.BYPASS and not vector.id.startswith(_NOT_OF_AN_ACCOUNT)
+    if scope is Scope.LAN:
+        # nothing is bypassed for clients, and none is in a control group of the gateway's
+        return vector.needs is Needs.NOTHING and not vector.id.startswith(_NOT_OF_A_CLIENT)
     return scope is Scope.ONION and vector.id.startswith(_OF_ONION)

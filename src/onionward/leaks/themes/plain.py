@@ -194,7 +194,8 @@ _UDP = tuple(
             "udp.later-fragments",
             "U1",
             "fragments after the first, which carry no ports",
-            "ip[6:2] & 0x1fff != 0 and ip[1] = 0 and ip[8] = 61",
+            # a gateway takes one hop away
+            "ip[6:2] & 0x1fff != 0 and ip[1] = 0 and (ip[8] = 61 or ip[8] = 60)",
             udp("web4", 4433, hops(61), payload=lambda attempt: attempt.payload * 150),
         ),
         ("udp.ttl", "U1", "traceroute: UDP that dies at the first hop", SEES_UDP,

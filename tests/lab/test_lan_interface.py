@@ -1,0 +1,147 @@
+"""The LAN's interface goes away and comes back while its clients are routed.
+
+    client1 (sends without a pause) ── switch0 ── lan0 ── eth1 gateway eth0 ── witness
+
+The gateway forwards. Whatever becomes of eth1, nothing of the client's leaves in clear; when it is
+back under its name, the client gets through Tor again without another `up`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from onionward.lab import Lab, topology
+from tests.lab.lifecycle_machine import Machine, run_in
+from tests.lab.lifecycle_scopes import LAN, Stage, sent, stage
+
+CLIENT = "client1"
+HOTPLUG = f"{LAN}hotplug = true\n"
+DEVICE, PORT, LINK = topology.LAN_DEVICE, topology.LAN_PORT, topology.LAN
+SECONDS = 1.0  # the client says some twenty things meanwhile
+
+
+class Cable:
+    """What connects the gateway with the switch of the LAN."""
+
+    def __init__(self, machine: Machine) -> None:
+        self._machine = machine
+        self._internet = machine.lab.hosts["internet"]
+        # clients go on looking for their router where it was
+        self._hardware = machine.output("cat", f"/sys/class/net/{DEVICE}/address").strip()
+
+    def _ip(self, words: str) -> None:
+        self._machine.output("ip", *words.split())
+
+    def _far(self, words: str) -> None:
+        done = run_in(self._internet, ["ip", *words.split()])
+        assert done.returncode == 0, done.stderr
+
+    def down(self) -> None:
+        self._ip(f"link set {DEVICE} down")
+
+    def up(self) -> None:
+        """As who configures the network does; the kernel forgets IPv6 addresses on the way."""
+        self._ip(f"link set {DEVICE} up")
+        self._ip(f"address replace {LINK.router4}/24 dev {DEVICE}")
+        self._ip(f"address replace {LINK.router6}/64 dev {DEVICE} nodad")
+
+    def delete(self) -> None:
+        self._ip(f"link delete {DEVICE}")
+
+    def create(self) -> None:
+        near = f"name {DEVICE} address {self._hardware} netns {self._machine.host.pid}"
+        self._far(f"link add {PORT} type veth peer {near}")
+        self._far(f"link set {PORT} master {LINK.bridge}")
+        self._far(f"link set {PORT} up")
+        self.up()
+
+
+@pytest.fixture
+def connected(lab: Lab) -> Iterator[tuple[Stage, Cable]]:
+    with stage(lab, (CLIENT,)) as everything:
+        cable = Cable(everything.machine)
+        try:
+            yield everything, cable
+        finally:
+            if not everything.machine.path(f"/sys/class/net/{DEVICE}").exists():
+                cable.create()
+
+
+def is_seen(everything: Stage) -> bool:
+    since = time.time()
+    time.sleep(SECONDS)
+    return bool(sent(everything.wire.packets(since)))
+
+
+def behind(everything: Stage) -> str:
+    return str(everything.machine.status()["forwarded"][DEVICE])
+
+
+Change = Callable[[Cable], None]
+
+
+@pytest.mark.parametrize(
+    ("go", "come", "meanwhile"),
+    [(Cable.down, Cable.up, "routed"), (Cable.delete, Cable.create, "absent")],
+    ids=["down and up", "deleted and created"],
+)
+def test_an_interface_goes_and_comes_back(
+    connected: tuple[Stage, Cable], go: Change, come: Change, meanwhile: str
+) -> None:
+    everything, cable = connected
+    machine = everything.machine
+    # with protection off the client is seen again as soon as its gateway is back
+    go(cable)
+    assert not is_seen(everything)
+    come(cable)
+    assert is_seen(everything)
+
+    machine.configure(LAN)
+    machine.up()
+    since = time.time()
+    everything.senders.wait_until_all_hear()
+    go(cable)
+    time.sleep(SECONDS)
+    assert behind(everything) == meanwhile
+    come(cable)
+    everything.senders.wait_until_all_hear()
+    assert behind(everything) == "routed"
+    # tor is gone now, and the interface once more
+    machine.kill_tor()
+    go(cable)
+    come(cable)
+    time.sleep(SECONDS)
+    assert behind(everything) == "blocked"
+    machine.up()
+    everything.senders.wait_until_all_hear()
+    everything.assert_silent(frozenset({CLIENT}), since, time.time())
+    machine.down()
+    everything.assert_no_tails()
+    assert is_seen(everything)
+
+
+def test_an_interface_that_appears_later(connected: tuple[Stage, Cable]) -> None:
+    everything, cable = connected
+    machine = everything.machine
+    cable.delete()
+    machine.configure(LAN)
+    done = machine.onionward("up")
+    assert done.returncode == 2
+    assert "hotplug = true" in done.stderr
+    machine.configure(HOTPLUG)
+    machine.up()
+    since = time.time()
+    assert behind(everything) == "absent"
+    cable.create()
+    everything.senders.wait_until_all_hear()
+    assert behind(everything) == "routed"
+    # what `up` does for interfaces that are there is done by the next one
+    machine.up()
+    everything.senders.wait_until_all_hear()
+    everything.assert_silent(frozenset({CLIENT}), since, time.time())
+    machine.down()
+    everything.assert_no_tails()
+    assert is_seen(everything)

@@ -1,0 +1,242 @@
+"""The clients behind an interface are routed: whatever they send, nothing of it leaves.
+
+    internet ── gateway0 (witness, peer) ── eth0 gateway eth1 ── client1 (vectors)
+
+The gateway forwards, also packets with a source route, as somebody else has told it to; from `up`
+on it masquerades, too. Its own programs are not routed, but say nothing here.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+
+import pytest
+
+from onionward.lab import Lab
+from onionward.leaks.model import Scope
+from onionward.leaks.vectors import number_of
+from onionward.leaks.wire import HOUSEKEEPING, Packet
+from onionward.policy import RELAY4
+from tests.lab.leak_bench import Bench, Seat, Trial, chosen
+from tests.lab.lifecycle_machine import Machine
+from tests.lab.lifecycle_scopes import LAN, forwarding
+
+PLAIN = chosen(lambda v: not v.prepared, Scope.LAN)
+BEFORE = chosen(lambda v: v.prepared, Scope.LAN)
+# connections to the peer that can also be opened through Tor
+THROUGH_TOR = chosen(
+    lambda v: (
+        v.prepared and v.family == "P1" and v.id not in {"before.unanswered", "before.called"}
+    ),
+    Scope.LAN,
+)
+# what goes through tor first needs a tor
+SHORT = chosen(
+    lambda v: not v.prepared and v.family in {"U1", "V6", "D1", "B1", "S1", "T2"}, Scope.LAN
+)
+# connection tracking puts fragments together and waits for the others
+UNSEEN_BEHIND_NAT = ("raw.fragment-first", "raw.fragment-last", "raw.fragment6")
+BEHIND_NAT = [name for name in SHORT if name not in UNSEEN_BEHIND_NAT]
+# the far end sends to the address of the gateway what belongs to no connection: it is not
+# translated back, and the gateway answers for itself, as every machine does that is not routed
+OF_THE_GATEWAY = "before.time-wait"
+SILENCED = [name for name in BEFORE if name != OF_THE_GATEWAY]
+# tor's kernel has forgotten it when the client closes: see docs/security.md
+CLOSED_BY_TOR = "before.close-wait"
+ENDED = [name for name in THROUGH_TOR if name != CLOSED_BY_TOR]
+NOWHERE = "/run/onionward-lab/nowhere.torrc"
+AUTHORITIES, ELSEWHERE = "198.18.1.", "198.18.77."
+SOURCE_ROUTES = "net.ipv4.conf.all.accept_source_route"
+
+
+@dataclass(frozen=True)
+class Trials:
+    """The captures of this file, in the order in which they were taken."""
+
+    off: Trial
+    off_before: Trial
+    off_behind_nat: Trial
+    activated: Trial
+    routed: Trial
+    forgotten: Trial
+    without_tor: Trial
+    state_without_tor: str
+    removed: Trial
+    blocked: Trial
+
+
+@contextmanager
+def source_routes(machine: Machine) -> Iterator[None]:
+    machine.output("sysctl", "-q", "-w", f"{SOURCE_ROUTES}=1")
+    try:
+        yield
+    finally:
+        machine.output("sysctl", "-q", "-w", f"{SOURCE_ROUTES}=0")
+
+
+def tried_while_blocked(bench: Bench) -> Trial:
+    """What is seen while `up` waits for a tor that looks for a network that is not there."""
+    moved = bench.lab.network_torrc.read_text().replace(AUTHORITIES, ELSEWHERE)
+    (bench.host.root / NOWHERE.lstrip("/")).write_text(moved)
+    # what tor remembers of the network that is there would lead it to its relays
+    bench.run("rm", "--recursive", "--force", "/var/lib/onionward/tor")
+    bench.configure(LAN, network=NOWHERE)
+    up = subprocess.Popen(
+        bench.onionward_command("up"), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    )
+    exempt = bench.exempt
+    try:
+        assert up.stderr
+        words = ""
+        # rules are announced, loaded and read back before tor is started
+        while "] tor --" not in words:
+            line = up.stderr.readline()
+            assert line, words
+            words += line
+        relays = [(host.replace(AUTHORITIES, ELSEWHERE), port) for host, port in exempt.relays]
+        bench.exempt = replace(exempt, relays=tuple(relays))
+        trial = bench.try_vectors(SHORT, "blocked")
+        assert up.poll() is None, "it was not blocked all the time"
+        return trial
+    finally:
+        bench.exempt = exempt
+        up.kill()
+        up.communicate(timeout=20)
+        bench.onionward("down")
+        (bench.host.root / NOWHERE.lstrip("/")).unlink()
+
+
+@pytest.fixture(scope="module")
+def trials(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trials]:
+    machine = Machine(lab, "gateway")
+    with ExitStack() as stack:
+        stack.enter_context(forwarding(machine))
+        stack.enter_context(source_routes(machine))
+        seat = Seat(protected="gateway", sender="client1")
+        bench = Bench(lab, tmp_path_factory.mktemp("lan"), seat)
+        stack.callback(bench.end)
+        # the gateway itself is not routed: only its kernel says something
+        bench.exempt = replace(bench.exempt, others=HOUSEKEEPING)
+
+        def activate() -> float:
+            return bench.onionward("up").blocked_by()
+
+        def forget() -> float:
+            before = time.time()
+            bench.run("conntrack", "-F")
+            bench.run("conntrack", "-F", "-f", "ipv6")
+            return before
+
+        def remove() -> float:
+            before = time.time()
+            bench.onionward("down")
+            return before
+
+        off = bench.try_vectors(PLAIN, "off")
+        off_before = bench.try_prepared(BEFORE, "off-before", time.time)
+        blocked = tried_while_blocked(bench)
+        stack.enter_context(forwarding(machine, masquerade=True))
+        off_behind_nat = bench.try_vectors(BEHIND_NAT, "off-behind-nat")
+        bench.configure(LAN)
+        activated = bench.try_prepared(BEFORE, "activated", activate)
+        routed = bench.try_vectors(PLAIN, "routed")
+        forgotten = bench.try_prepared(THROUGH_TOR, "forgotten", forget)
+        machine.kill_tor()
+        state = json.loads(bench.run("onionward", "status", "--json"))["state"]
+        without_tor = bench.try_vectors(SHORT, "without-tor")
+        bench.onionward("up")
+        removed = bench.try_prepared(THROUGH_TOR, "removed", remove)
+        yield Trials(
+            off=off,
+            off_before=off_before,
+            off_behind_nat=off_behind_nat,
+            activated=activated,
+            routed=routed,
+            forgotten=forgotten,
+            without_tor=without_tor,
+            state_without_tor=state,
+            removed=removed,
+            blocked=blocked,
+        )
+
+
+def assert_silent(trial: Trial, name: str) -> None:
+    outcome = trial.outcomes[name]
+    assert not outcome.startswith("broken"), outcome
+    assert trial.seen(name) == ()
+
+
+@pytest.mark.parametrize("name", PLAIN)
+def test_the_witness_sees_it_with_protection_off(trials: Trials, name: str) -> None:
+    assert trials.off.seen(name), trials.off.outcomes[name]
+
+
+@pytest.mark.parametrize("name", BEHIND_NAT)
+def test_the_witness_sees_it_behind_somebody_s_nat(trials: Trials, name: str) -> None:
+    assert trials.off_behind_nat.seen(name), trials.off_behind_nat.outcomes[name]
+
+
+@pytest.mark.parametrize("name", BEFORE)
+def test_the_witness_sees_flows_from_before_with_protection_off(trials: Trials, name: str) -> None:
+    assert trials.off_before.seen(name), trials.off_before.outcomes[name]
+
+
+@pytest.mark.parametrize("name", PLAIN)
+def test_it_does_not_leave_from_a_routed_client(trials: Trials, name: str) -> None:
+    assert_silent(trials.routed, name)
+
+
+@pytest.mark.parametrize("name", SILENCED)
+def test_a_flow_from_before_is_silent_once_blocked(trials: Trials, name: str) -> None:
+    assert_silent(trials.activated, name)
+
+
+@pytest.mark.parametrize("name", SHORT)
+def test_it_does_not_leave_from_a_blocked_client(trials: Trials, name: str) -> None:
+    assert_silent(trials.blocked, name)
+
+
+@pytest.mark.parametrize("name", SHORT)
+def test_it_does_not_leave_after_tor_was_killed(trials: Trials, name: str) -> None:
+    assert_silent(trials.without_tor, name)
+
+
+def test_the_machine_says_that_it_is_blocked_without_tor(trials: Trials) -> None:
+    assert trials.state_without_tor == "blocked"
+
+
+@pytest.mark.parametrize("name", THROUGH_TOR)
+def test_a_flow_through_tor_that_is_forgotten_does_not_leave(trials: Trials, name: str) -> None:
+    assert_silent(trials.forgotten, name)
+
+
+@pytest.mark.parametrize("name", ENDED)
+def test_a_flow_through_tor_does_not_go_on_in_clear_after_down(trials: Trials, name: str) -> None:
+    assert_silent(trials.removed, name)
+
+
+def test_a_client_s_end_of_what_tor_has_closed_does_not_tell_where_it_led(trials: Trials) -> None:
+    left = trials.removed.seen(CLOSED_BY_TOR)
+    assert all(f" > {RELAY4}.940: Flags [F.]" in packet.words for packet in left)
+
+
+def of_the_gateway(packet: Packet) -> bool:
+    return f".{number_of(OF_THE_GATEWAY)} > " in packet.words and "Flags [R]" in packet.words
+
+
+@pytest.mark.parametrize("state", ["blocked", "activated", "routed", "forgotten", "without_tor"])
+def test_nothing_at_all_escapes(trials: Trials, state: str) -> None:
+    trial: Trial = getattr(trials, state)
+    assert [p for p in trial.escaped() if not of_the_gateway(p)] == []
+
+
+def test_the_witness_sees_tor_itself(trials: Trials) -> None:
+    assert trials.blocked.capture.count(f"tcp and dst net {ELSEWHERE}0/24")
+    relays = {host for host, _ in trials.routed.exempt.relays}
+    to_relays = " or ".join(f"dst host {relay}" for relay in sorted(relays))
+    assert trials.routed.capture.count(f"tcp and ({to_relays})")
