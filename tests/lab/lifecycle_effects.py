@@ -24,7 +24,8 @@ class Effect:
 def killing(fatal: int, *argv: str) -> tuple[str, ...]:
     """A command of onionward that dies before its change number `fatal` (never when it is 0)."""
     script = str(HERE / "lifecycle_killer.py")
-    return ("python", "-I", script, str(fatal), LOG, "--config", str(CONFIG), *argv)
+    # -P: the onionward that is tested is that of whoever runs the tests
+    return ("python", "-P", script, str(fatal), LOG, "--config", str(CONFIG), *argv)
 
 
 def run_killing(machine: Machine, fatal: int, *argv: str) -> tuple[int, list[Effect]]:
@@ -60,9 +61,10 @@ def completed(effects: Sequence[Effect], words: str) -> float | None:
     return None
 
 
-def strided(count: int) -> range:
+def strided(count: int, first: int = 1) -> range:
     """Which of so many changes to die before: some, or all when the whole sweep is asked for.
 
     ONIONWARD_SWEEP is the distance from one to the next.
     """
-    return range(1, count + 1, int(os.environ.get("ONIONWARD_SWEEP", "4")))
+    stride = int(os.environ.get("ONIONWARD_SWEEP", "4"))
+    return range(min(first, stride), count + 1, stride)

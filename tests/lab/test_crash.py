@@ -32,6 +32,7 @@ from tests.lab.lifecycle_effects import (
     run_killing,
 )
 from tests.lab.lifecycle_machine import Machine, difference, inside_pid, open_machine, until
+from tests.lab.lifecycle_truth import assert_status_is_true
 from tests.lab.lifecycle_wire import Wire
 
 # after one of these deaths `up` is tried again; after the others only `down`, to stay quick
@@ -61,33 +62,6 @@ class Stage:
         since = time.time()
         until("programs speak in clear again", lambda: bool(self.wire.packets(since)))
 
-    def in_force(self) -> str:
-        """The state of the rules, as the kernel holds them."""
-        done = self.machine.run("nft", "list", "table", "inet", "onionward")
-        for state in ("blocked", "routed"):
-            if f'"onionward: {state}"' in done.stdout:
-                return state
-        return "none"
-
-    def tells_the_truth(self) -> None:
-        """`status` ends with 0 and says what the kernel and the processes say."""
-        report = self.machine.status()
-        rules = self.in_force()
-        running = bool(self.machine.tor_pids())
-        assert report["tor"] == ("running" if running else "stopped"), report
-        journal = self.machine.path("/var/lib/onionward/journal.json").exists()
-        match rules:
-            case "none":
-                assert report["state"] == ("open" if journal else "off"), report
-            case "blocked":
-                assert report["state"] == "blocked", report
-            case "routed":
-                assert report["state"] == ("routed" if running else "blocked"), report
-        if journal and report["state"] != "routed":
-            assert report["problems"], "nothing tells what to do"
-        ours = self.machine.path("/etc/resolv.conf").read_text().startswith("# Written by onion")
-        assert (report["resolver"] == "tor") == (ours and journal), report
-
 
 def is_sample(words: str) -> bool:
     return words.startswith(SAMPLE)
@@ -115,7 +89,7 @@ def test_killed_at_every_change_of_up(stage: Stage) -> None:
         status, effects = stage.onionward(number, "up")
         assert status == -9, f"{number} ({fatal.words}): not killed"
         blocked = completed(effects, BLOCKED)
-        stage.tells_the_truth()
+        assert_status_is_true(stage.machine)
         if is_sample(fatal.words):
             stage.machine.up()
             assert stage.machine.status()["state"] == "routed"
@@ -137,7 +111,7 @@ def test_killed_at_every_change_of_down(stage: Stage) -> None:
         routed = time.time()
         status, effects = stage.onionward(number, "down")
         assert status == -9, f"{number} ({fatal.words}): not killed"
-        stage.tells_the_truth()
+        assert_status_is_true(stage.machine)
         if is_sample(fatal.words):
             stage.machine.up()
             assert stage.machine.status()["problems"] == []
@@ -157,7 +131,7 @@ def test_killed_at_every_change_of_the_first_up(stage: Stage) -> None:
         stage.machine.output("rm", "-rf", "/var/lib/onionward")
         status, effects = stage.onionward(len(effects) + 1, "up")
         assert status == -9
-        stage.tells_the_truth()
+        assert_status_is_true(stage.machine)
         stage.down()
         stage.restored(before)
     assert any(effect.words.startswith("useradd") for effect in effects)
@@ -176,7 +150,7 @@ def test_killed_at_random_moments_of_up(stage: Stage) -> None:
         subprocess.run(["kill", "-KILL", str(victim)], check=False)
         process.wait()
         effects = logged(stage.machine)
-        stage.tells_the_truth()
+        assert_status_is_true(stage.machine)
         blocked = completed(effects, BLOCKED)
         opened = stage.down()
         if blocked is not None:
@@ -204,7 +178,7 @@ def test_tor_killed_during_up(stage: Stage, delay: float) -> None:
     effects = logged(machine)
     blocked = completed(effects, BLOCKED)
     assert blocked is not None
-    stage.tells_the_truth()
+    assert_status_is_true(stage.machine)
     if process.returncode == 0:
         assert machine.status()["state"] == "blocked"
         stage.wire.assert_silent(blocked, stage.down())

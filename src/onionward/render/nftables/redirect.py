@@ -17,6 +17,7 @@ def chains(policy: Policy) -> tuple[Chain, ...]:
     local = policy.route != "direct" or bool(policy.users)
     return (
         *(_local_chains(policy) if local else ()),
+        *_circuit_chains(policy),
         *((_client_chain(policy),) if policy.lans else ()),
     )
 
@@ -31,7 +32,7 @@ def _local_chains(policy: Policy) -> tuple[Chain, ...]:
     )
     if policy.route == "tor":
         to_tor = Chain("to_tor", hook, (*first, *kept_outgoing("return"), *_everything(policy)))
-        return (to_tor, *_circuit_chains(policy))
+        return (to_tor,)
     users = ("meta skuid @users jump all_of_users",) if policy.users else ()
     onion = (
         (*_onion_addresses(policy), "udp dport 53 jump onion_names")
@@ -42,7 +43,6 @@ def _local_chains(policy: Policy) -> tuple[Chain, ...]:
         *((Chain("all_of_users", "", _everything(policy)),) if policy.users else ()),
         *(_onion_names(policy) if policy.route == "onion" else ()),
         Chain("to_tor", hook, (*first, *users, *onion)),
-        *_circuit_chains(policy),
     )
 
 
@@ -94,18 +94,24 @@ def _onion_names(policy: Policy) -> tuple[Chain, Chain]:
 
 def _circuit_chains(policy: Policy) -> tuple[Chain, ...]:
     """Tor keeps clients of different addresses apart (tor(1), IsolateClientAddr)."""
-    if not policy.users:
+    if not (policy.users or policy.lans):
         return ()
+    # by tor's ports, not by the mark: who speaks to them without being redirected is bound to
+    # an address of somebody else's just as easily
+    ports = f"{{ tcp . {policy.trans_port}, udp . {policy.dns_port} }}"
+    accounts = (
+        "meta nfproto ipv4 snat ip to meta skuid map @circuits4",
+        "meta nfproto ipv6 snat ip6 to meta skuid map @circuits6",
+    )
     return (
         Chain(
             "circuits",
             "type nat hook postrouting priority 90; policy accept;",
             (
                 'oifname != "lo" return',
-                f"ct mark != {MARK_REDIRECTED:#x} return",
-                "meta nfproto ipv4 snat ip to meta skuid map @circuits4",
-                "meta nfproto ipv6 snat ip6 to meta skuid map @circuits6",
-                # who is bound to an address of another account's gets none of its circuits
+                f"meta l4proto . th dport != {ports} return",
+                *(accounts if policy.users else ()),
+                # who is bound to an address of another's gets none of its circuits
                 "meta nfproto ipv4 snat ip to 127.0.0.1",
                 "meta nfproto ipv6 snat ip6 to ::1",
             ),
