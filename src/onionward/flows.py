@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from onionward.errors import CommandError, StepError
@@ -84,6 +85,8 @@ def surviving(policy: Policy, flows: Iterable[Flow], own: Iterable[Address]) -> 
     """Of the inbound connections those that the policy lets in, local ones aside."""
     addresses = set(own)
     low, high = policy.ephemeral_ports
+    # a server has many connections of the same few, and there may be thousands of networks
+    admits = cache(policy.admits_inbound)
     return tuple(
         flow
         for flow in flows
@@ -91,7 +94,7 @@ def surviving(policy: Policy, flows: Iterable[Flow], own: Iterable[Address]) -> 
         if not low <= flow.local_port <= high
         and not flow.peer.is_loopback
         and flow.peer not in addresses
-        and policy.admits_inbound(flow.peer, flow.local_port)
+        and admits(flow.peer, flow.local_port)
     )
 
 
