@@ -75,11 +75,17 @@ def bare(host: Host) -> float:
 
 def over_bare(lab: Lab, name: str, config: str, runs: int) -> Sequence[float]:
     """Seconds over the bare interpreter, one for each pair."""
+    host = prepared(lab, name, config)
+    return [until_blocked(host) - bare(host) for _ in range(runs)]
+
+
+def prepared(lab: Lab, name: str, config: str) -> Host:
+    """A host that has this configuration, and has done it once."""
     host = lab.hosts[name]
     network = (host.root / "etc/onionward/onionward.toml").read_text()
     (host.root / _CONFIG.lstrip("/")).write_text(f"{config}{network}")
     until_blocked(host)  # compiled, in the page cache, and with an account for tor
-    return [until_blocked(host) - bare(host) for _ in range(runs)]
+    return host
 
 
 def main() -> None:

@@ -132,7 +132,7 @@ def check(ctx: click.Context, config_path: str | None) -> None:
     from onionward.paths import PATHS
 
     config = _load(ctx, config_path)
-    facts, limits = lifecycle.validate(_system(ctx), config, PATHS)
+    facts, limits = lifecycle.validate(_system(ctx), config, PATHS, whole=True)
     for limit in limits:
         click.echo(f"limit: {limit}")
     interfaces = ", ".join(link.name for link in facts.links) or "none"

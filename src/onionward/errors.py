@@ -19,6 +19,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar
 
+_LONGEST = 1000  # characters of a command in a message
+
 
 class OnionwardError(Exception):
     """A failure to tell the user about.
@@ -61,7 +63,9 @@ class CommandError(OnionwardError):
         import shlex
 
         ending = "did not end in time" if status is None else f"ended with status {status}"
-        super().__init__(f"{shlex.join(argv)} {ending}: {stderr.strip() or 'it printed no reason'}")
+        words = shlex.join(argv)
+        shown = words if len(words) <= _LONGEST else f"{words[:_LONGEST]}…"
+        super().__init__(f"{shown} {ending}: {stderr.strip() or 'it printed no reason'}")
         self.argv = tuple(argv)
         self.status = status
         self.stderr = stderr

@@ -10,10 +10,10 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from onionward.networks import Address, Network
-from onionward.system import System, find_tool
+from onionward.system import System, at_once, find_tool
 
 if TYPE_CHECKING:
     from onionward.accounts import User
@@ -24,10 +24,10 @@ _DHCP_ACCOUNTS = ("root", "systemd-network", "_dhcpcd", "dhcpcd")
 # An attached network broader than this is a misconfiguration or an attack by DHCP (a /1 would make
 # half the Internet a neighbour), so it is no neighbourhood.
 _BROADEST_LINK = {4: 12, 6: 48}
+_SHOW_LINKS = ("ip", "-j", "-d", "address", "show")
 
 
-@dataclass(frozen=True, slots=True)
-class Account:
+class Account(NamedTuple):
     """An account of the machine.
 
     Attributes:
@@ -44,8 +44,7 @@ class Account:
     home: Path
 
 
-@dataclass(frozen=True, slots=True)
-class Link:
+class Link(NamedTuple):
     """A network interface other than loopback.
 
     Attributes:
@@ -113,18 +112,20 @@ class Facts:
 
 def own_addresses(system: System) -> tuple[Address, ...]:
     """All addresses of this machine but loopback, now."""
-    return tuple(address for link in _links(system) for address in link.addresses)
+    shown = system.query(_SHOW_LINKS)
+    return tuple(address for link in _links_of(shown) for address in link.addresses)
 
 
 def gather(system: System, config: Config) -> Facts:
     """Read the machine, and what the configuration names of it."""
     found = _account(config.tor.user)
+    version, shown = at_once(lambda: _nft_words(system), lambda: _shown_links(system))
     return Facts(
         effective_uid=os.geteuid(),
-        nft_version=_nft_version(system),
+        nft_version=None if version is None else parse_nft_version(version),
         tor_path=find_tool("tor"),
         missing_tools=tuple(tool for tool in _tools(config) if find_tool(tool) is None),
-        links=_links(system) if find_tool("ip") else (),
+        links=_links_of(shown),
         users=_users(config),
         ipv6=_has_ipv6(),
         tor_account=found,
@@ -167,10 +168,8 @@ def find_account(name: str) -> Account | None:
     return _account(name)
 
 
-def _nft_version(system: System) -> tuple[int, ...] | None:
-    if find_tool("nft") is None:
-        return None
-    return parse_nft_version(system.query(["nft", "--version"]))
+def _nft_words(system: System) -> str | None:
+    return None if find_tool("nft") is None else system.query(["nft", "--version"])
 
 
 def parse_nft_version(text: str) -> tuple[int, ...]:
@@ -179,9 +178,12 @@ def parse_nft_version(text: str) -> tuple[int, ...]:
     return tuple(int(part) for part in found[1].split(".")) if found else ()
 
 
-def _links(system: System) -> tuple[Link, ...]:
-    shown = system.query(["ip", "-j", "-d", "address", "show"]) or "[]"
-    return parse_links(json.loads(shown), uplinks())
+def _shown_links(system: System) -> str | None:
+    return None if find_tool("ip") is None else system.query(_SHOW_LINKS)
+
+
+def _links_of(shown: str | None) -> tuple[Link, ...]:
+    return parse_links(json.loads(shown), uplinks()) if shown else ()
 
 
 def uplinks() -> frozenset[str]:

@@ -5,18 +5,18 @@ from __future__ import annotations
 import ipaddress
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from onionward.errors import CommandError, StepError
-from onionward.networks import Address, Network, contains
+from onionward.networks import Address, AddressSet, Network, contains
 from onionward.policy import RELAY4, RELAY6, Flow, Policy
 from onionward.render.nftables.marks import MARK_CLIENT, MARK_REDIRECTED
-from onionward.system import System
+from onionward.system import System, at_once
 
 if TYPE_CHECKING:
     from onionward.held_sockets import HeldSocket, UidRange
 
+_SHOW_CONNECTED = ["ss", "-Htn", "state", "connected"]
 _AT_ONCE = 50  # sockets in one expression
 _PATIENCE = 2.0  # seconds for destroyed sockets to be gone
 _SENDING_STATES = frozenset({"ESTAB", "FIN-WAIT-1", "CLOSE-WAIT", "LAST-ACK", "CLOSING"})
@@ -24,9 +24,16 @@ _SENDING_STATES = frozenset({"ESTAB", "FIN-WAIT-1", "CLOSE-WAIT", "LAST-ACK", "C
 
 def open_inbound(system: System) -> tuple[Flow, ...]:
     """TCP connections on ports that something listens on: what others opened to this machine."""
-    listening = parse_ports(system.query(["ss", "-Hltn"]))
-    established = parse_flows(system.query(["ss", "-Htn", "state", "established"]))
+    listening, established = _listening_and_established(system)
     return tuple(flow for flow in established if flow.local_port in listening)
+
+
+def _listening_and_established(system: System) -> tuple[frozenset[int], tuple[Flow, ...]]:
+    ports, flows = at_once(
+        lambda: system.query(["ss", "-Hltn"]),
+        lambda: system.query(["ss", "-Htn", "state", "established"]),
+    )
+    return parse_ports(ports), parse_flows(flows)
 
 
 def parse_ports(text: str) -> frozenset[int]:
@@ -59,8 +66,7 @@ def kept(system: System, policy: Policy, own: Iterable[Address]) -> tuple[Flow, 
     """Open connections that the policy lets live on, where its rules would end them."""
     if policy.route != "tor" and not policy.lans:
         return ()
-    listening = parse_ports(system.query(["ss", "-Hltn"]))
-    established = parse_flows(system.query(["ss", "-Htn", "state", "established"]))
+    listening, established = _listening_and_established(system)
     inbound = surviving(policy, (f for f in established if f.local_port in listening), own)
     if policy.route == "tor":
         uids = tuple(uids for user in policy.direct_users for uids in user.uids)
@@ -89,8 +95,7 @@ def surviving(policy: Policy, flows: Iterable[Flow], own: Iterable[Address]) -> 
     )
 
 
-@dataclass(frozen=True, slots=True)
-class Reach:
+class Reach(NamedTuple):
     """Whose packets go to tor, and what they reach directly.
 
     Attributes:
@@ -219,8 +224,7 @@ def cut_clients(system: System) -> None:
         system.change(["ss", "-K", "-Htn", "state", "connected", to], timeout=60)
 
 
-@dataclass(frozen=True, slots=True)
-class Spared:
+class Spared(NamedTuple):
     """Which sockets are not cut.
 
     Attributes:
@@ -234,20 +238,40 @@ class Spared:
     bypass: tuple[Network, ...]
     flows: tuple[Flow, ...]
 
-    def expression(self) -> str:
-        """All other sockets, as an expression for ss(8)."""
-        spared = [
-            "dst 127.0.0.0/8",
-            "dst [::1]",
-            *(f"dst {_bracketed(address)}" for address in self.own),
-            *(f"dst {_bracketed_network(network)}" for network in self.bypass),
-            *(
-                f"( dst {_bracketed(flow.peer)}:{flow.peer_port} and "
-                f"src {_bracketed(flow.local)}:{flow.local_port} )"
-                for flow in self.flows
-            ),
-        ]
-        return f"not ( {' or '.join(spared)} )"
+    def others(self, sockets: Iterable[TcpSocket]) -> tuple[TcpSocket, ...]:
+        """Those of the sockets that are cut."""
+        own, flows = frozenset(self.own), frozenset(self.flows)
+        bypass = AddressSet(self.bypass)
+        return tuple(
+            socket
+            for socket in sockets
+            if not (
+                socket.flow.peer.is_loopback
+                or socket.flow.peer in own
+                or socket.flow in flows
+                or socket.flow.peer in bypass
+            )
+        )
+
+
+class TcpSocket(NamedTuple):
+    """A connected socket: its flow, its state as ss(8) names it, and the whole line."""
+
+    flow: Flow
+    state: str
+    line: str
+
+
+def parse_sockets(text: str) -> tuple[TcpSocket, ...]:
+    """Sockets out of `ss -Htn state connected`."""
+    sockets = []
+    for line in text.splitlines():
+        columns = line.split()
+        if len(columns) >= 5:
+            local, local_port = _endpoint(columns[3])
+            peer, peer_port = _endpoint(columns[4])
+            sockets.append(TcpSocket(Flow(peer, peer_port, local, local_port), columns[0], line))
+    return tuple(sockets)
 
 
 def _cut_users(system: System, uids: Sequence[UidRange]) -> None:
@@ -260,14 +284,21 @@ def _destroy(system: System, sockets: Sequence[HeldSocket]) -> None:
     """Destroy sockets one by one known, in few calls."""
     for option, protocol in (("-Htn", "tcp"), ("-Hun", "udp")):
         flows = [
-            f"( src {_bracketed(s.local)}:{s.local_port} and "
-            f"dst {_bracketed(s.peer)}:{s.peer_port} )"
+            Flow(s.peer, s.peer_port, s.local, s.local_port)
             for s in sockets
             if s.protocol == protocol
         ]
-        for start in range(0, len(flows), _AT_ONCE):
-            some = " or ".join(flows[start : start + _AT_ONCE])
-            system.change(["ss", "-K", option, "state", "connected", f"( {some} )"], timeout=60)
+        _destroy_flows(system, option, flows)
+
+
+def _destroy_flows(system: System, option: str, flows: Sequence[Flow]) -> None:
+    named = [
+        f"( src {_bracketed(f.local)}:{f.local_port} and dst {_bracketed(f.peer)}:{f.peer_port} )"
+        for f in flows
+    ]
+    for start in range(0, len(named), _AT_ONCE):
+        some = " or ".join(named[start : start + _AT_ONCE])
+        system.change(["ss", "-K", option, "state", "connected", f"( {some} )"], timeout=60)
 
 
 def cut_sockets(system: System, spared: Spared) -> None:
@@ -276,7 +307,10 @@ def cut_sockets(system: System, spared: Spared) -> None:
     While the rules are in place they refuse the packets of these sockets anyway; this tells idle
     programs at once. Listening sockets are not connected and stay.
     """
-    system.change(["ss", "-K", "-Htn", "state", "connected", spared.expression()], timeout=60)
+    # named one by one: an expression with thousands of spared networks is longer than the kernel
+    # takes as an argument, or as a filter
+    others = spared.others(parse_sockets(system.query(_SHOW_CONNECTED)))
+    _destroy_flows(system, "-Htn", [socket.flow for socket in others])
 
 
 def _left_alone(
@@ -316,8 +350,12 @@ def _cut_all(system: System, spared: Callable[[], Spared]) -> None:
 
 def _sending(system: System, spared: Spared) -> list[str]:
     """Sockets that could still send data."""
-    shown = system.query(["ss", "-Htnp", "state", "connected", spared.expression()])
-    return [line for line in shown.splitlines() if line.split()[0] in _SENDING_STATES]
+    sockets = parse_sockets(system.query(_SHOW_CONNECTED))
+    if not any(socket.state in _SENDING_STATES for socket in spared.others(sockets)):
+        return []
+    # to ask for their programs takes longer
+    sockets = parse_sockets(system.query(["ss", "-Htnp", "state", "connected"]))
+    return [s.line for s in spared.others(sockets) if s.state in _SENDING_STATES]
 
 
 def _bracketed(address: Address) -> str:

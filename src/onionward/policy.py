@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, NamedTuple
 
 from onionward.config.values import Config, Inbound, LanConfig, Route, UserConfig
 from onionward.facts import Facts
@@ -48,8 +48,7 @@ _SERVICE_PORTS = {"ssh": "tcp/22"}
 EXAMPLE_STAMP = 0x5EC0DE01
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Flow:
+class Flow(NamedTuple):
     """A TCP connection that a peer opened to this machine.
 
     Attributes:
@@ -66,8 +65,7 @@ class Flow:
     local_port: int
 
 
-@dataclass(frozen=True, slots=True)
-class ControlGroup:
+class ControlGroup(NamedTuple):
     """A version 2 control group as nft(8) names it.
 
     Attributes:
@@ -80,8 +78,7 @@ class ControlGroup:
     level: int
 
 
-@dataclass(frozen=True, slots=True)
-class Lan:
+class Lan(NamedTuple):
     """Clients behind an interface.
 
     Attributes:
@@ -104,8 +101,7 @@ class Lan:
     udp_ports: tuple[int, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class User:
+class User(NamedTuple):
     """An account with a rule of its own.
 
     Attributes:
@@ -196,6 +192,10 @@ class Policy:
             return ()
         return (RELAY4, RELAY6) if self.ipv6 else (RELAY4,)
 
+    def keeping(self, kept: Iterable[Flow]) -> Policy:
+        """The same with these connections from before that survive."""
+        return replace(self, kept=_sorted(kept))
+
     def user_of(self, uid: int) -> User | None:
         """The routed account that a user id belongs to."""
         return next((user for user in self.users if user.holds(uid)), None)
@@ -267,7 +267,7 @@ def derive(
         unroutable=_UNROUTABLE,
         inbound=config.inbound,
         link=(*of_version(attached, 4), *of_version((*attached, _LINK_LOCAL), 6)),
-        kept=tuple(sorted(kept, key=lambda f: (f.peer.version, f))),
+        kept=_sorted(kept),
         # frames are judged only where all that leaves is
         devices=tuple(sorted(link.name for link in facts.links))
         if config.host_route == "tor"
@@ -277,6 +277,10 @@ def derive(
         ipv6=facts.ipv6,
         stamp=stamp,
     )
+
+
+def _sorted(flows: Iterable[Flow]) -> tuple[Flow, ...]:
+    return tuple(sorted(flows, key=lambda f: (f.peer.version, f)))
 
 
 def _lan(lan: LanConfig, facts: Facts) -> Lan:

@@ -73,7 +73,6 @@ def _missing(tool: str) -> str:
 def _account_problems(config: Config, facts: Facts) -> Iterator[tuple[KeyPath, str]]:
     name = config.tor.user
     key = ("tor", "user")
-    is_configured = key in config.source.lines
     account = facts.tor_account
     if name == "root" or (account is not None and account.uid == 0):
         yield key, f"{name} is root; tor needs an account of its own"
@@ -83,7 +82,7 @@ def _account_problems(config: Config, facts: Facts) -> Iterator[tuple[KeyPath, s
             f"{name} belongs to the system's own tor, whose traffic would leave too; "
             "leave the key out and an account is created",
         )
-    elif account is None and is_configured:
+    elif account is None and key in config.source.lines:
         yield (
             key,
             f"there is no account {name} on this machine; leave the key out and one is created",

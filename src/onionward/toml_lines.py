@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import tomllib
 from collections.abc import Mapping
+from functools import lru_cache
 
 KeyPath = tuple[str | int, ...]
 
@@ -26,6 +27,7 @@ _TOKEN = re.compile(
 )
 
 
+@lru_cache(maxsize=1)
 def key_lines(text: str) -> Mapping[KeyPath, int]:
     """Line (from 1) of each table, key and array element of a valid TOML document."""
     return _Scanner(text).scan()

@@ -11,7 +11,6 @@ import pwd
 import re
 import sys
 import tempfile
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -63,7 +62,7 @@ def on_a_machine(case: cases.Case, ruleset: Ruleset, cgroup: str | None) -> Rule
     if cgroup is not None:
         assert f'"{cases.CGROUP}"' in text
         text = text.replace(f'"{cases.CGROUP}"', f'"{cgroup}"')
-    return replace(ruleset, text=text)
+    return ruleset._replace(text=text)
 
 
 def group_of(case: cases.Case) -> str | None:
@@ -189,7 +188,7 @@ class TestDetection:
         group = group_of(case)
         ruleset = on_a_machine(case, case.route, group)
         with namespace(case.policy.devices, group) as system:
-            backend.apply(system, replace(ruleset, text=ruleset.text.replace('"eth1", ', "")))
+            backend.apply(system, ruleset._replace(text=ruleset.text.replace('"eth1", ', "")))
             with pytest.raises(VerifyError, match=r"watched interfaces: \('eth0', 'ppp0'"):
                 backend.verify(system, ruleset)
 
@@ -198,7 +197,7 @@ class TestDetection:
         with namespace(case.policy.devices, None) as system:
             backend.apply(system, case.block)
             digest = backend.verify(system, case.block)
-            broken = replace(case.route, text=case.route.text + "delete table inet no_such\n")
+            broken = case.route._replace(text=case.route.text + "delete table inet no_such\n")
             with pytest.raises(CommandError):
                 backend.apply(system, broken)
             assert backend.verify(system, case.block) == digest

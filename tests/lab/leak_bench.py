@@ -224,13 +224,15 @@ class Bench:
         # what came of what was served inside the host, when last tried
         self.served: dict[str, str] = {}
 
-    def sit(self, *, account: str, owner: str) -> None:
-        """From now on another account tries."""
-        self.seat = dataclasses.replace(self.seat, account=account, owner=owner)
+    def sit(self, *, account: str, owner: str, sender: str = "") -> None:
+        """From now on another account tries, perhaps on another machine."""
+        sender = sender or self.seat.sender
+        self.seat = dataclasses.replace(self.seat, account=account, owner=owner, sender=sender)
+        self.sender = self.lab.hosts[sender]
         self.aims = self._aims()
         # the same ports: one that is half closed would give its way to the other account's SYN
         for family in ("ipv4", "ipv6"):
-            argv = ("conntrack", "-D", "-f", family, "-p", "tcp", "--any-nat")
+            argv = ("conntrack", "-D", "-f", family, "-p", "tcp", "--dst-nat")
             done = subprocess.run(self.host.command(argv), capture_output=True, check=False)
             assert done.returncode in (0, 1)  # 1: there are none
 
@@ -274,14 +276,14 @@ class Bench:
         """Write the configuration that `onionward` is run with.
 
         Args:
-            text: more tables.
+            text: what comes before the lab's Tor network: keys, tables.
             network: a file of torrc lines inside the host; "" for the lab's.
 
         """
         base = (self.host.root / "etc/onionward/onionward.toml").read_text()
         if network:
             base = f'[tor]\nnetwork = "{network}"\n'
-        (self.host.root / self._CONFIG.lstrip("/")).write_text(f"{base}\n{text}")
+        (self.host.root / self._CONFIG.lstrip("/")).write_text(f"{text}\n{base}")
 
     def onionward_command(self, *arguments: str) -> list[str]:
         """What runs the program inside the host."""
@@ -296,10 +298,10 @@ class Bench:
         assert not succeeds or done.returncode == 0, words
         return Trace(done.returncode, words)
 
-    def run(self, *argv: str, host: Host | None = None) -> str:
+    def run(self, *argv: str, host: Host | None = None, user: str | None = None) -> str:
         """Run a command inside the host."""
         done = subprocess.run(
-            (host or self.host).command(argv),
+            (host or self.host).command(argv, user=user),
             capture_output=True,
             text=True,
             timeout=_SECONDS,

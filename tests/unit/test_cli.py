@@ -217,7 +217,9 @@ def test_up_passes_on_what_was_asked(run: Run, monkeypatch: pytest.MonkeyPatch) 
 def test_check_prints_the_limits(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     config = Config(source=Source("o.toml"))
     monkeypatch.setattr("onionward.config.load", lambda _path: config)
-    monkeypatch.setattr(lifecycle, "validate", lambda *_: (FACTS, ("no control groups",)))
+    monkeypatch.setattr(
+        lifecycle, "validate", lambda *_, **_options: (FACTS, ("no control groups",))
+    )
     outcome = run("check")
     assert outcome.status == 0
     assert outcome.out.splitlines() == [

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 import json
 import re
-from dataclasses import fields, replace
+from dataclasses import replace
 from typing import Any, Literal
 
 from hypothesis import given
@@ -208,7 +208,7 @@ def written(config: Config) -> str:
         return str(value).lower() if isinstance(value, bool) else json.dumps(value)
 
     def section(header: str, values: Any, *left_out: str) -> list[str]:
-        keys = [field.name for field in fields(values) if field.name not in left_out]
+        keys = [name for name in values._fields if name not in left_out]
         return [header, *(f"{key} = {shown(getattr(values, key))}" for key in keys)]
 
     return "\n".join(

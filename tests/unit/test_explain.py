@@ -306,7 +306,7 @@ def test_tor_is_not_blocked() -> None:
 
 def test_broadcast_addresses_are_those_of_the_interfaces() -> None:
     attached = (net("192.0.2.0/24"), net("192.0.3.0/24"), net("192.0.4.0/31"), net("192.0.4.2/31"))
-    facts = replace(FACTS, links=(replace(ETH0, networks=attached),))
+    facts = replace(FACTS, links=(ETH0._replace(networks=attached),))
     merged = policy(facts=facts)
     assert merged.link[:2] == (net("192.0.2.0/23"), net("192.0.4.0/30"))
 

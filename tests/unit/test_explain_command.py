@@ -149,7 +149,7 @@ def test_a_machine_without_control_groups(ask: Ask, monkeypatch: pytest.MonkeyPa
 def test_adjacent_networks_have_their_own_broadcast_addresses(
     ask: Ask, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    other = replace(ETH0, name="eth1", addresses=(), networks=(CONFIG.bypass.networks[0],))
+    other = ETH0._replace(name="eth1", addresses=(), networks=(CONFIG.bypass.networks[0],))
     facts = replace(FACTS, links=(ETH0, other))
     monkeypatch.setattr(preview, "gather", lambda *_: facts)
     monkeypatch.setattr("onionward.config.load", lambda _path: Config())

@@ -13,7 +13,7 @@ from onionward import flows
 from onionward.accounts import User
 from onionward.errors import CommandError, StepError
 from onionward.facts import Account
-from onionward.flows import Reach, Spared, parse_flows, parse_ports
+from onionward.flows import Reach, Spared, parse_flows, parse_ports, parse_sockets
 from tests.support import FACTS, ScriptedSystem, addr, flow, net, policy
 
 # as ss of iproute2 6.1 prints them
@@ -77,27 +77,51 @@ def test_only_admitted_flows_from_outside_survive() -> None:
     assert flows.surviving(nobody, candidates, own) == ()
 
 
-def test_the_expression_names_everything_that_is_spared() -> None:
-    spared = Spared(
-        own=(addr("192.0.2.2"), addr("2001:db8::2")),
-        bypass=(net("10.0.0.0/8"), net("2001:db8:5::/48")),
-        flows=(flow("192.0.2.9", 5, "192.0.2.2", 22), flow("fe80::a", 6, "fe80::9", 23)),
-    )
-    assert spared.expression() == (
-        "not ( dst 127.0.0.0/8 or dst [::1] or dst 192.0.2.2 or dst [2001:db8::2] "
-        "or dst 10.0.0.0/8 or dst [2001:db8:5::/48] "
-        "or ( dst 192.0.2.9:5 and src 192.0.2.2:22 ) "
-        "or ( dst [fe80::a]:6 and src [fe80::9]:23 ) )"
-    )
-    assert Spared((), (), ()).expression() == "not ( dst 127.0.0.0/8 or dst [::1] )"
+CONNECTED = """\
+ESTAB     0 0          192.0.2.2:40000    198.51.100.7:443
+ESTAB     0 0          127.0.0.1:40001       127.0.0.1:80
+SYN-SENT  0 1      [2001:db8::2]:40002  [2001:db8::2]:80
+TIME-WAIT 0 0          192.0.2.2:40003        10.9.8.7:80
+ESTAB     0 0 [::ffff:192.0.2.2]:40004 [::ffff:10.0.0.1]:80
+ESTAB     0 0          192.0.2.2:22          192.0.2.9:5
+ESTAB     0 0          192.0.2.2:22          192.0.2.9:6
+ESTAB     0 0    [fe80::9]%veth0:23           [fe80::a]:6
+ESTAB     0 0      [2001:db8::2]:40005  [2001:db8:5::1]:80
+"""
+SPARED = Spared(
+    own=(addr("192.0.2.2"), addr("2001:db8::2")),
+    bypass=(net("10.0.0.0/8"), net("2001:db8:5::/48")),
+    flows=(flow("192.0.2.9", 5, "192.0.2.2", 22), flow("fe80::a", 6, "fe80::9", 23)),
+)
 
 
-def test_cutting_asks_ss_to_kill_all_others() -> None:
-    spared = Spared((addr("192.0.2.2"),), (), ())
-    system = ScriptedSystem({"ss -K": ""})
-    flows.cut_sockets(system, spared)
-    assert system.asked == [f"ss -K -Htn state connected {spared.expression()}"]
+def test_what_is_spared() -> None:
+    sockets = parse_sockets(CONNECTED)
+    assert len(sockets) == 9
+    assert [s.flow.local_port for s in SPARED.others(sockets)] == [40000, 22]
+    everything = Spared((), (), ()).others(sockets)
+    assert [s.flow.local_port for s in sockets if s not in everything] == [40001]
+    assert parse_sockets("\n") == ()
+
+
+def test_cutting_names_each_socket_that_ss_is_to_kill() -> None:
+    system = ScriptedSystem({"ss -K": "", "ss -Htn state connected": CONNECTED})
+    flows.cut_sockets(system, SPARED)
+    assert system.asked[1:] == [
+        "ss -K -Htn state connected ( ( src 192.0.2.2:40000 and dst 198.51.100.7:443 ) or "
+        "( src 192.0.2.2:22 and dst 192.0.2.9:6 ) )"
+    ]
     assert len(system.effects) == 1
+
+
+def test_no_argument_grows_with_what_is_spared_or_cut() -> None:
+    many = tuple(net(f"10.{n // 256}.{n % 256}.0/25") for n in range(10_000))
+    lines = (f"ESTAB 0 0 192.0.2.2:{n} 198.51.100.7:443" for n in range(1, 1001))
+    system = ScriptedSystem({"ss -K": "", "ss -Htn state connected": "\n".join(lines)})
+    flows.cut_sockets(system, SPARED._replace(bypass=many))
+    # MAX_ARG_STRLEN, execve(2)
+    assert max(map(len, system.asked)) < 131_072 / 2
+    assert sum(words.count(" and ") for words in system.asked) == 1000
 
 
 # no connection has been opened from outside
@@ -109,21 +133,33 @@ NOBODY_INSIDE: dict[str, str | CommandError | Callable[[str], str]] = {
 
 def test_sockets_that_cannot_be_cut_are_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(flows, "_PATIENCE", 0.0)
-    left = 'ESTAB 0 0 192.0.2.2:4 198.51.100.7:80 users:(("wget",pid=7,fd=3))'
+    left = "ESTAB 0 0 192.0.2.2:4 198.51.100.7:80"
+    gone = "TIME-WAIT 0 0 192.0.2.2:5 198.51.100.7:80\n"
     system = ScriptedSystem(
-        {**NOBODY_INSIDE, "ss -K": "", "ss -Htnp": left + "\nTIME-WAIT 0 0 a b\n"}
+        {
+            **NOBODY_INSIDE,
+            "ss -K": "",
+            "ss -Htn state connected": f"{left}\n{gone}",
+            "ss -Htnp state connected": f'{left} users:(("wget",pid=7,fd=3))\n{gone}',
+        }
     )
     with pytest.raises(StepError, match=r"1 connections .*wget.*"):
         flows.cut_redirected(system, Reach.from_json({}), ())
 
 
 def test_cutting_waits_until_nothing_sends_any_more() -> None:
-    answers = iter(["FIN-WAIT-1 0 0 a b", "LAST-ACK 0 9 a b", "TIME-WAIT 0 0 a b"])
+    states = iter(["ESTAB", "FIN-WAIT-1", "LAST-ACK", "LAST-ACK", "TIME-WAIT"])
+    shown = "{} 0 0 192.0.2.2:4 198.51.100.7:80"
     system = ScriptedSystem(
-        {**NOBODY_INSIDE, "ss -K": "", "ss -Htnp": lambda _stdin: next(answers)}
+        {
+            **NOBODY_INSIDE,
+            "ss -K": "",
+            "ss -Htn state connected": lambda _stdin: shown.format(next(states)),
+            "ss -Htnp state connected": lambda _stdin: shown.format(next(states)),
+        }
     )
     flows.cut_redirected(system, Reach.from_json({}), ())
-    assert next(answers, None) is None
+    assert next(states, None) is None
     assert any(re.search(r"-K -Hun .*dport = :53", words) for words in system.asked)
 
 

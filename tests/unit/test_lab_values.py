@@ -32,7 +32,7 @@ def relay_torrc(relay: Relay) -> list[str]:
 
 def test_client_lines_name_the_authorities() -> None:
     assert (
-        "TestingTorNetwork 1\n"
+        "TestingTorNetwork 1\nLearnCircuitBuildTimeout 0\nCircuitBuildTimeout 10\n"
         f"DirAuthority authority1 orport=9001 no-v2 v3ident={'B' * 40}"
         f" 198.18.1.1:9030 {'A' * 40}\n"
     ) == TORRC

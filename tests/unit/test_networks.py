@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from onionward.networks import (
     Address,
+    AddressSet,
     Network,
     address_range,
     contains,
@@ -54,7 +55,8 @@ def test_overlapping_means_a_common_address(one: Network, other: Network) -> Non
 def test_contains(networks: list[Network], number: int, version: int) -> None:
     kind = ipaddress.IPv4Address if version == 4 else ipaddress.IPv6Address
     address = kind(number)
-    assert contains(networks, address) == (address in addresses(networks, version))
+    expected = address in addresses(networks, version)
+    assert contains(networks, address) == (address in AddressSet(networks)) == expected
 
 
 @pytest.mark.parametrize(

@@ -187,7 +187,7 @@ def test_an_ancestor_may_have_any_name(proc: FakeProc) -> None:
 
 
 ETH1 = Link("eth1", (addr("10.0.1.1"),), (net("10.0.1.0/24"), net("fe80::/64")))
-UPLINK = replace(ETH0, is_uplink=True)
+UPLINK = ETH0._replace(is_uplink=True)
 BOB = User(
     Account("bob", 1001, 1001, Path("/home/bob")), frozenset({1001}), (Uids(100000, 165535),)
 )
@@ -210,7 +210,7 @@ BOB = User(
         ),
         (
             "[[lan]]\ninterface = 'eth1'",
-            (UPLINK, ETH1, replace(ETH1, name="eth2", networks=(net("10.0.0.0/16"),))),
+            (UPLINK, ETH1, ETH1._replace(name="eth2", networks=(net("10.0.0.0/16"),))),
             "o.toml:2: lan[0].interface: its network 10.0.1.0/24 overlaps 10.0.0.0/16 of interface "
             "eth2: who is a client could not be told",
         ),
@@ -235,7 +235,7 @@ def test_lans_that_can() -> None:
             "`onionward up --create-users` do it",
         ),
         (
-            {"users": (replace(BOB, account=replace(BOB.account, uid=0)),)},
+            {"users": (replace(BOB, account=BOB.account._replace(uid=0)),)},
             "o.toml:2: user[0].name: bob is root, which rules cannot hold; route another account",
         ),
         (
@@ -255,7 +255,7 @@ def test_accounts_that_cannot_be_routed(changes: dict[str, Any], words: str) -> 
 
 
 def test_accounts_that_share_an_id() -> None:
-    twin = replace(BOB, account=replace(BOB.account, name="bobby"))
+    twin = replace(BOB, account=BOB.account._replace(name="bobby"))
     config = parse("[[user]]\nname = 'bob'\n[[user]]\nname = 'bobby'", "o.toml")
     found = problems(config, replace(FACTS, users=(BOB, twin)))
     assert found == ("o.toml:4: user[1].name: bobby and bob share the user id 1001",)

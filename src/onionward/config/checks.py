@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 
 from onionward.config.values import Config, LanConfig
-from onionward.networks import NAME_PORTS, address_range, overlapping
+from onionward.networks import NAME_PORTS, Network, address_range, bounds, overlapping
 from onionward.toml_lines import KeyPath
 
 # tor(1): VirtualAddrNetworkIPv4 and VirtualAddrNetworkIPv6 accept nothing longer
@@ -18,6 +18,8 @@ _PRIVATE = tuple(
     for n in ("127.0.0.0/8", "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10")
 )
 _LOOPBACK = (ipaddress.ip_network("127.0.0.0/8"), ipaddress.ip_network("::1/128"))
+_MULTICAST = (ipaddress.ip_network("224.0.0.0/3"), ipaddress.ip_network("ff00::/8"))
+_NOT_FOR_BYPASS = (*_LOOPBACK, *_MULTICAST)
 
 # places below /proc/sys/net/ipv4/conf that are no interface
 _NO_NAMES = frozenset({"all", "default", ".", ".."})
@@ -188,24 +190,32 @@ def _virtual_problems(config: Config) -> Iterator[tuple[KeyPath, str]]:
 
 def _bypass_problems(config: Config) -> Iterator[tuple[KeyPath, str]]:
     virtuals = tuple(n for n in config.virtual if n is not UNREADABLE)
+    suspects = (*_NOT_FOR_BYPASS, *virtuals)
+    ranges = {v: [bounds(n) for n in suspects if n.version == v] for v in (4, 6)}
     for index, network in enumerate(config.bypass.networks):
-        key = ("bypass", "networks", index)
-        if network.prefixlen == 0:
-            yield key, f"{network} is everything; nothing would go through Tor"
-            continue
-        if overlapping(network, ipaddress.ip_network("224.0.0.0/3")) or overlapping(
-            network, ipaddress.ip_network("ff00::/8")
-        ):
-            yield key, f"{network} holds multicast or broadcast addresses, which never leave"
-        if any(overlapping(network, loopback) for loopback in _LOOPBACK) and not any(
-            overlapping(network, virtual) for virtual in virtuals
-        ):
-            yield key, f"{network} is loopback, which needs no bypass"
-        for virtual in virtuals:
-            if overlapping(network, virtual):
-                yield (
-                    key,
-                    f"{network} ({address_range(network)}) overlaps the virtual network {virtual} "
-                    "where .onion names are mapped: they would leave in clear; take one of the two "
-                    "elsewhere",
-                )
+        first, last = bounds(network)
+        # there may be thousands, and hardly one is suspect
+        if any(first <= end and start <= last for start, end in ranges[network.version]):
+            yield from _bypassed_problems(network, ("bypass", "networks", index), virtuals)
+
+
+def _bypassed_problems(
+    network: Network, key: KeyPath, virtuals: tuple[Network, ...]
+) -> Iterator[tuple[KeyPath, str]]:
+    if network.prefixlen == 0:
+        yield key, f"{network} is everything; nothing would go through Tor"
+        return
+    if any(overlapping(network, multicast) for multicast in _MULTICAST):
+        yield key, f"{network} holds multicast or broadcast addresses, which never leave"
+    if any(overlapping(network, loopback) for loopback in _LOOPBACK) and not any(
+        overlapping(network, virtual) for virtual in virtuals
+    ):
+        yield key, f"{network} is loopback, which needs no bypass"
+    for virtual in virtuals:
+        if overlapping(network, virtual):
+            yield (
+                key,
+                f"{network} ({address_range(network)}) overlaps the virtual network {virtual} "
+                "where .onion names are mapped: they would leave in clear; take one of the two "
+                "elsewhere",
+            )

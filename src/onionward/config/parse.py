@@ -8,15 +8,14 @@ what could not be read keeps its default until everything has been reported.
 
 from __future__ import annotations
 
-import difflib
 import ipaddress
 import re
 import tomllib
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import fields, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar, get_args, get_type_hints
+from typing import Any, NamedTuple, TypeVar, get_args, get_type_hints
 
 from onionward.config.checks import UNREADABLE, contradictions
 from onionward.config.values import (
@@ -37,9 +36,9 @@ from onionward.config.values import (
 )
 from onionward.errors import ConfigError
 from onionward.networks import Address, Network
-from onionward.toml_lines import KeyPath, key_lines
+from onionward.toml_lines import KeyPath
 
-Section = TypeVar("Section")
+Section = TypeVar("Section", bound=NamedTuple)
 Item = TypeVar("Item")
 
 Problem = tuple[KeyPath, str]
@@ -51,12 +50,14 @@ NETWORK_OPTIONS = frozenset(
         "AlternateBridgeAuthority",
         "AlternateDirAuthority",
         "AssumeReachable",
+        "CircuitBuildTimeout",
         "ClientBootstrapConsensusAuthorityDownloadInitialDelay",
         "ClientBootstrapConsensusAuthorityOnlyDownloadInitialDelay",
         "ClientBootstrapConsensusFallbackDownloadInitialDelay",
         "ClientBootstrapConsensusMaxInProgressTries",
         "DirAuthority",
         "FallbackDir",
+        "LearnCircuitBuildTimeout",
         "PathsNeededToBuildCircuits",
         "TestingClientConsensusDownloadInitialDelay",
         "TestingClientDownloadInitialDelay",
@@ -101,18 +102,21 @@ def parse(text: str, name: str) -> Config:
     """
     try:
         document = tomllib.loads(text)
-        source = Source(name, key_lines(text))
     except tomllib.TOMLDecodeError as error:
         raise ConfigError([_syntax_problem(str(error), text, name)]) from None
     except (ValueError, RecursionError):
         # a number of thousands of digits, or arrays nested as deep
         raise ConfigError([f"{name}: has a value too large to be read"]) from None
+    source = Source(name, text)
     problems: list[Problem] = []
     config = replace(_read_document(document, problems), source=source)
     reported = {path for path, _ in problems}
     problems += [found for found in contradictions(config) if found[0] not in reported]
     if problems:
-        located = [source.locate(path, words) for path, words in problems]
+        try:
+            located = [source.locate(path, words) for path, words in problems]
+        except RecursionError:
+            raise ConfigError([f"{name}: has a value too large to be read"]) from None
         raise ConfigError(sorted(located, key=_by_line))
     return config
 
@@ -177,7 +181,7 @@ def _read_section(
     default: Section, table: Mapping[str, Any], path: KeyPath, problems: list[Problem]
 ) -> Section:
     kinds = get_type_hints(type(default))
-    known = {f.name for f in fields(default)}  # type: ignore[arg-type]
+    known = set(default._fields)
     read: dict[str, Any] = {}
     for key, value in table.items():
         if key not in known:
@@ -188,10 +192,12 @@ def _read_section(
         except _WrongValueError as error:
             problems += [((*path, key, *inside), words) for inside, words in error.problems]
             read |= {key: error.readable} if error.readable else {}
-    return replace(default, **read)  # type: ignore[type-var]
+    return default._replace(**read)
 
 
 def _unknown(key: str, known: set[str]) -> str:
+    import difflib
+
     close = difflib.get_close_matches(key, known, 1)
     guess = f" (did you mean {close[0]}?)" if close else ""
     return f"unknown key{guess}; known here: {', '.join(sorted(known))}"

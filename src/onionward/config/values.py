@@ -1,4 +1,8 @@
-"""The configuration as frozen values; the defaults route this host."""
+"""The configuration as frozen values; the defaults route this host.
+
+Small values are named tuples here and elsewhere: to make a data class takes ten times as long, at
+every start, while nothing is blocked yet.
+"""
 
 from __future__ import annotations
 
@@ -6,10 +10,10 @@ import ipaddress
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from onionward.networks import Address, Network
-from onionward.toml_lines import KeyPath
+from onionward.toml_lines import KeyPath, key_lines
 
 DEFAULT_PATH = Path("/etc/onionward/onionward.toml")
 DEFAULT_ACCOUNT = "onionward-tor"
@@ -28,8 +32,7 @@ _AUTO_VIRTUAL6 = ipaddress.ip_network("fd5a:7011::/32")
 DEFAULT_SERVICES = ("dhcp", "ping", "ssh")
 
 
-@dataclass(frozen=True, slots=True)
-class HostConfig:
+class HostConfig(NamedTuple):
     """`[host]`: what this machine itself sends.
 
     Attributes:
@@ -42,8 +45,7 @@ class HostConfig:
     inbound: Inbound = "link"
 
 
-@dataclass(frozen=True, slots=True)
-class LanConfig:
+class LanConfig(NamedTuple):
     """`[[lan]]`: the clients behind an interface.
 
     Attributes:
@@ -63,8 +65,7 @@ class LanConfig:
     dhcp_range: tuple[Address, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class UserConfig:
+class UserConfig(NamedTuple):
     """`[[user]]`: the sockets of one account.
 
     Attributes:
@@ -81,15 +82,13 @@ class UserConfig:
     accept: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class BypassConfig:
+class BypassConfig(NamedTuple):
     """`[bypass]`: networks reached directly, never for name resolution."""
 
     networks: tuple[Network, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class TorConfig:
+class TorConfig(NamedTuple):
     """`[tor]`: the tor process.
 
     Attributes:
@@ -112,26 +111,29 @@ class TorConfig:
     isolate_destinations: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class FirewallConfig:
+class FirewallConfig(NamedTuple):
     """`[firewall]`: the packet filter."""
 
     backend: Backend = "auto"
 
 
-@dataclass(frozen=True, slots=True)
-class Source:
+class Source(NamedTuple):
     """Where a configuration came from, for messages."""
 
     name: str = "built-in defaults"
-    lines: Mapping[KeyPath, int] = field(default_factory=dict)
+    text: str = ""
+
+    @property
+    def lines(self) -> Mapping[KeyPath, int]:
+        """On which line each key stands; read when something is to be said about one."""
+        return key_lines(self.text)
 
     def locate(self, path: KeyPath, words: str) -> str:
         """A problem as `file:line: key: words`, at the nearest enclosing key that has a line."""
-        place = self.name
+        place, lines = self.name, self.lines
         for length in range(len(path), -1, -1):
-            if path[:length] in self.lines:
-                place = f"{self.name}:{self.lines[path[:length]]}"
+            if path[:length] in lines:
+                place = f"{self.name}:{lines[path[:length]]}"
                 break
         key = _dotted(path)
         return f"{place}: {key}: {words}" if key else f"{place}: {words}"
@@ -158,9 +160,9 @@ class Config:
     lan: tuple[LanConfig, ...] = ()
     user: tuple[UserConfig, ...] = ()
     onion: bool = False
-    bypass: BypassConfig = BypassConfig()
-    tor: TorConfig = TorConfig()
-    firewall: FirewallConfig = FirewallConfig()
+    bypass: BypassConfig = field(default=BypassConfig())
+    tor: TorConfig = field(default=TorConfig())
+    firewall: FirewallConfig = field(default=FirewallConfig())
     source: Source = field(default=Source(), compare=False)
     network_lines: tuple[str, ...] = ()
 

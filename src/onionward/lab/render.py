@@ -59,7 +59,12 @@ def first_consensus_at(now: float) -> int:
 
 def network_torrc(authorities: Sequence[tuple[Relay, AuthorityKeys]]) -> str:
     """Lines that every tor of this network needs, clients included."""
-    lines = ["TestingTorNetwork 1"]
+    lines = [
+        "TestingTorNetwork 1",
+        # what tor learns of a network without latency is too short as soon as the machine is busy
+        "LearnCircuitBuildTimeout 0",
+        "CircuitBuildTimeout 10",
+    ]
     lines += [
         f"DirAuthority {relay.nickname} orport={topology.OR_PORT} no-v2 v3ident={keys.v3ident}"
         f" {relay.address4}:{topology.DIR_PORT} {keys.identity}"

@@ -81,6 +81,8 @@ class Targets:
         other_account: another one, which is not.
         subordinate: a user id that belongs to a routed account (subuid(5)).
         tor_account: tor's account.
+        onion4: an address to which tor maps names under .onion.
+        onion6: the same, IPv6.
 
     """
 
@@ -110,6 +112,8 @@ class Targets:
     other_account: str = "nobody"
     subordinate: int = 65534
     tor_account: str = "onionward-tor"
+    onion4: str = "127.192.0.7"
+    onion6: str = "fd5a:7011::7"
 
     def address(self, name: str) -> str:
         """The address of that name here, or the name itself when it is an address already."""

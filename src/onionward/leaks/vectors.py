@@ -16,6 +16,8 @@ from onionward.leaks.themes import (
     inbound,
     link,
     names,
+    onion_addresses,
+    onion_names,
     plain,
     raw,
     stacked,
@@ -50,6 +52,8 @@ CATALOGUE: Mapping[str, Vector] = catalogue(
         *foreign.VECTORS,
         *flows.VECTORS,
         *accounts.VECTORS,
+        *onion_names.VECTORS,
+        *onion_addresses.VECTORS,
     )
 )
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 from onionward import flows, state
 from onionward.backend import nftables as backend
@@ -20,7 +21,7 @@ from onionward.lifecycle.reporter import Reporter, words_of
 from onionward.lifecycle.surroundings import Surrounding
 from onionward.lifecycle.validation import refuse_to_cut_ssh, validate, ways_around
 from onionward.paths import Paths
-from onionward.policy import ControlGroup, Flow, Policy, derive
+from onionward.policy import ControlGroup, Policy, derive
 from onionward.render import nftables as render
 from onionward.render.resolver import resolv_conf
 from onionward.render.torrc import torrc
@@ -30,8 +31,7 @@ from onionward.tor import account as tor_account
 from onionward.tor import process as tor_process
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(NamedTuple):
     """What `up` was asked for.
 
     Attributes:
@@ -120,7 +120,7 @@ class _Activation:
         if created and (ways := ways_around(self._system, self._config, self._facts)):
             raise ConfigError(ways)
 
-    def _policy(self, uid: int, kept: tuple[Flow, ...]) -> Policy:
+    def _policy(self, uid: int) -> Policy:
         cgroup = self._cgroup()
         group = None
         if cgroup is not None and self._facts.cgroup_mount is not None:
@@ -131,7 +131,6 @@ class _Activation:
             self._facts,
             tor_uid=uid,
             tor_cgroup=group,
-            kept=kept,
             stamp=self._journal.stamp,
         )
 
@@ -151,12 +150,12 @@ class _Activation:
         self._journal = replace(self._journal, undo=undo)
 
     def _route(self, account: Account) -> Journal:
-        without_kept = self._policy(account.uid, ())
+        without_kept = self._policy(account.uid)
         after = flows.Reach.of(without_kept)
         before = self._reach_before()
         if before is not None and after.lacks(before):
             self._give_up(before)
-        policy = self._policy(account.uid, flows.kept(self._system, without_kept, self._own))
+        policy = without_kept.keeping(flows.kept(self._system, without_kept, self._own))
         text = torrc(policy, self._paths, account=account.name, network=self._config.network_lines)
         fingerprint = backend.fingerprint(text)
         around = surroundings.of(
@@ -206,8 +205,9 @@ class _Activation:
         """Write down what will be routed, before it is: `down` cuts that."""
         if not self._paths.state.is_dir():
             self._system.make_directory(self._paths.state, mode=0o711)
-        if self._journal.undo.get("rules") != after.to_json():
-            undo = {**self._journal.undo, "rules": after.to_json()}
+        rules = after.to_json()
+        if self._journal.undo.get("rules") != rules:
+            undo = {**self._journal.undo, "rules": rules}
             # not as it was, and not finished
             self._journal = replace(self._journal, state="blocked", undo=undo)
             state.save(self._system, self._paths, self._journal)

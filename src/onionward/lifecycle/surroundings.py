@@ -8,8 +8,7 @@ are imported when they are wanted: most of them are not, and the block must not 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from onionward.config.values import Config
 from onionward.facts import Account, Facts
@@ -23,8 +22,7 @@ Restore = Callable[[Any], str]
 Part = Callable[[Mapping[str, Any]], tuple[Any, Any]]
 
 
-@dataclass(frozen=True, slots=True)
-class Surrounding:
+class Surrounding(NamedTuple):
     """One of them.
 
     Attributes:

@@ -13,7 +13,7 @@ from onionward.config.values import Config
 from onionward.dns import file as resolver
 from onionward.errors import ConfigError, RefusedError
 from onionward.facts import Facts, all_accounts, gather
-from onionward.networks import contains
+from onionward.networks import Network, contains
 from onionward.paths import Paths
 from onionward.policy import derive
 from onionward.render import nftables as render
@@ -26,9 +26,23 @@ _PROVISIONAL_UID = 65533
 
 
 def validate(
-    system: System, config: Config, paths: Paths, *, create_users: bool = False
+    system: System,
+    config: Config,
+    paths: Paths,
+    *,
+    create_users: bool = False,
+    whole: bool = False,
 ) -> tuple[Facts, tuple[str, ...]]:
     """Read the machine and refuse what cannot work on it, touching nothing.
+
+    Args:
+        system: the seam.
+        config: read and free of contradictions.
+        paths: where things are.
+        create_users: whether accounts that do not exist will be created.
+        whole: have nft read everything beforehand. `up` is in a hurry and leaves out what it loads
+            next, in a transaction that is refused as a whole: the block, and all bypassed networks
+            but one of each family.
 
     Returns:
         The facts, and what is not covered here.
@@ -58,16 +72,26 @@ def validate(
         look_further()
     uid = facts.tor_account.uid if facts.tor_account else _PROVISIONAL_UID
     policy = derive(config, facts, tor_uid=uid, tor_cgroup=None)
+    if whole:
+        rulesets = [render.block(policy), render.route(policy)]
+    else:
+        # all networks are printed alike, and what overlaps has been merged
+        example = replace(policy, bypass=_one_of_each_family(policy.bypass))
+        rulesets = [render.route(example)]
     name = facts.tor_account.name if facts.tor_account else None
     # not the real data, which may still belong to an account of old: `start` hands it over
-    elsewhere = replace(paths, state=paths.runtime / "unused")
+    elsewhere = paths._replace(state=paths.runtime / "unused")
     text = torrc(policy, elsewhere, account=name, network=config.network_lines)
     at_once(
         look_further,
-        lambda: backend.check(system, render.block(policy), render.route(policy)),
+        lambda: backend.check(system, *rulesets),
         lambda: tor_process.verify_config(system, text),
     )
     return facts, preflight.warnings(config, facts)
+
+
+def _one_of_each_family(networks: tuple[Network, ...]) -> tuple[Network, ...]:
+    return tuple({network.version: network for network in networks}.values())
 
 
 def _listeners(system: System, config: Config, facts: Facts, paths: Paths) -> dict[str, str]:

@@ -17,16 +17,16 @@ _MOST_USER_FLOWS = 65535
 def of_policy(policy: Policy) -> list[str]:
     """All of them."""
     lines: list[str] = []
+    unroutable = (*of_version(policy.unroutable, 4), *of_version(policy.unroutable, 6))
     for name, networks in (
+        # derived merged, and perhaps too many to look at again
         ("bypass", policy.bypass),
         ("link", policy.link),
-        ("unroutable", policy.unroutable),
+        ("unroutable", unroutable),
     ):
         for version in (4, 6):
-            family = of_version(networks, version)
-            lines += print_set(
-                f"{name}{version}", f"ipv{version}_addr", map(str, family), "interval"
-            )
+            family = (str(network) for network in networks if network.version == version)
+            lines += print_set(f"{name}{version}", f"ipv{version}_addr", family, "interval")
     for version in (4, 6):
         flows = (f for f in policy.kept if f.peer.version == version)
         lines += print_set(

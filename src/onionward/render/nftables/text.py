@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from onionward.networks import NAME_PORTS
 
@@ -13,8 +13,7 @@ FLAGS = "tcp flags & (fin | syn | rst | ack)"
 SYN_ONLY = f"{FLAGS} == syn"
 
 
-@dataclass(frozen=True, slots=True)
-class Chain:
+class Chain(NamedTuple):
     """A chain: its hook (or "" for one that is only jumped to) and its rules."""
 
     name: str
@@ -22,8 +21,7 @@ class Chain:
     rules: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Ruleset:
+class Ruleset(NamedTuple):
     """What a transaction puts in place.
 
     Attributes:
