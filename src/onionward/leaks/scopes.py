@@ -29,9 +29,6 @@ _NOT_OF_AN_ACCOUNT = (
     "before.unreachable",
 )
 
-# all that is sent to where names under .onion are mapped
-_OF_ONION = ("onion.virtual6", "bound.mapped-onion")
-
 _NOT_OF_A_CLIENT = (
     # the client's router is the gateway itself, where these end
     "tcp.gateway",
@@ -80,6 +77,9 @@ _NOT_OF_A_CLIENT = (
     "stacked.",
 )
 
+# all that is sent to where names under .onion are mapped
+_OF_ONION = ("onion.virtual6", "bound.mapped-onion")
+
 
 def applies(vector: Vector, scope: Scope) -> bool:
     """Whether a vector is a way out in a scope."""
@@ -92,4 +92,4 @@ def applies(vector: Vector, scope: Scope) -> bool:
     if scope is Scope.LAN:
         # nothing is bypassed for clients, and none is in a control group of the gateway's
         return vector.needs is Needs.NOTHING and not vector.id.startswith(_NOT_OF_A_CLIENT)
-    return scope is Scope.ONION and vector.id.startswith(_OF_ONION)
+    return vector.id.startswith(_OF_ONION)
