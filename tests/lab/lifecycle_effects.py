@@ -61,10 +61,10 @@ def completed(effects: Sequence[Effect], words: str) -> float | None:
     return None
 
 
-def strided(count: int, first: int = 1) -> range:
+def strided(count: int, first: int = 1, usual: int = 4) -> range:
     """Which of so many changes to die before: some, or all when the whole sweep is asked for.
 
-    ONIONWARD_SWEEP is the distance from one to the next.
+    ONIONWARD_SWEEP is the distance from one to the next, when it is not the usual one.
     """
-    stride = int(os.environ.get("ONIONWARD_SWEEP", "4"))
+    stride = int(os.environ.get("ONIONWARD_SWEEP", usual))
     return range(min(first, stride), count + 1, stride)

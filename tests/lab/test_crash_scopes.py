@@ -97,7 +97,7 @@ def test_killed_during_up(everything: Stage, scope: Scope) -> None:
     fresh = essence(machine)
     everything.assert_silent(scope.routed, completed(all_effects, BLOCKED) or 0, down(everything))
     assert_restored(everything, scope, before)
-    for turn, number in enumerate(strided(len(all_effects), FIRST[scope.name])):
+    for turn, number in enumerate(strided(len(all_effects), FIRST[scope.name], 8)):
         status, effects = run_killing(machine, number, "up")
         assert status == -9, f"{number} ({all_effects[number - 1].words}): not killed"
         blocked = completed(effects, BLOCKED)
@@ -119,7 +119,7 @@ def test_killed_during_down(everything: Stage, scope: Scope) -> None:
     fresh = essence(machine)
     all_effects = run_logged(machine, "down")
     assert_restored(everything, scope, before)
-    for turn, number in enumerate(strided(len(all_effects), FIRST[scope.name])):
+    for turn, number in enumerate(strided(len(all_effects), FIRST[scope.name], 8)):
         machine.up()
         routed = time.time()
         status, effects = run_killing(machine, number, "down")
