@@ -141,6 +141,7 @@ class Policy:
         inbound: who may open connections to this machine.
         link: directly attached networks.
         kept: connections from before, which survive.
+        client_flows: connections of clients through tor, known when the rules are replaced.
         devices: interfaces whose egress is watched.
         dhcp_uids: accounts that may speak DHCP.
         ephemeral_ports: local ports that nobody may open a UDP exchange with.
@@ -165,6 +166,7 @@ class Policy:
     inbound: Inbound
     link: tuple[Network, ...]
     kept: tuple[Flow, ...]
+    client_flows: tuple[Flow, ...]
     devices: tuple[str, ...]
     dhcp_uids: tuple[int, ...]
     ephemeral_ports: tuple[int, int]
@@ -192,9 +194,9 @@ class Policy:
             return ()
         return (RELAY4, RELAY6) if self.ipv6 else (RELAY4,)
 
-    def keeping(self, kept: Iterable[Flow]) -> Policy:
-        """The same with these connections from before that survive."""
-        return replace(self, kept=_sorted(kept))
+    def keeping(self, kept: Iterable[Flow], client_flows: Iterable[Flow] = ()) -> Policy:
+        """The same with these connections from before that survive, or are known."""
+        return replace(self, kept=_sorted(kept), client_flows=_sorted(client_flows))
 
     def user_of(self, uid: int) -> User | None:
         """The routed account that a user id belongs to."""
@@ -268,6 +270,7 @@ def derive(
         inbound=config.inbound,
         link=(*of_version(attached, 4), *of_version((*attached, _LINK_LOCAL), 6)),
         kept=_sorted(kept),
+        client_flows=(),
         # frames are judged only where all that leaves is
         devices=tuple(sorted(link.name for link in facts.links))
         if config.host_route == "tor"

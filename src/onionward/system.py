@@ -7,6 +7,7 @@ and where a test can make the program die.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import os
@@ -277,6 +278,34 @@ class System:
         except OSError as error:
             if error.errno != errno.ENODATA:
                 raise
+
+    def send_packets(self, packets: Sequence[tuple[bytes, str]], *, mark: int, words: str) -> None:
+        """Send whole IP packets, each to an address (raw(7)); one without a way is left out.
+
+        Args:
+            packets: bytes from the IP header on, and where they go.
+            mark: their packet mark (socket(7), SO_MARK).
+            words: announced.
+
+        """
+        import socket
+
+        self.effect(words)
+        sockets: dict[bool, socket.socket] = {}
+        try:
+            for packet, address in packets:
+                ipv6 = ":" in address
+                if ipv6 not in sockets:
+                    family = socket.AF_INET6 if ipv6 else socket.AF_INET
+                    made = socket.socket(family, socket.SOCK_RAW, socket.IPPROTO_RAW)
+                    value = mark.to_bytes(4, sys.byteorder)
+                    made.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, value)
+                    sockets[ipv6] = made
+                with contextlib.suppress(OSError):
+                    sockets[ipv6].sendto(packet, (address, 0))
+        finally:
+            for one in sockets.values():
+                one.close()
 
     def kill(self, pid: int, number: signal.Signals) -> None:
         """Send a signal to a process; nothing happens when it is gone."""

@@ -45,8 +45,6 @@ BEHIND_NAT = [name for name in SHORT if name not in UNSEEN_BEHIND_NAT]
 # translated back, and the gateway answers for itself, as every machine does that is not routed
 OF_THE_GATEWAY = "before.time-wait"
 SILENCED = [name for name in BEFORE if name != OF_THE_GATEWAY]
-# tor has closed it before, and nobody is left to reset the client's end: docs/security.md says so
-ENDED = [name for name in THROUGH_TOR if name != "before.close-wait"]
 NOWHERE = "/run/onionward-lab/nowhere.torrc"
 AUTHORITIES, ELSEWHERE = "198.18.1.", "198.18.77."
 SOURCE_ROUTES = "net.ipv4.conf.all.accept_source_route"
@@ -65,6 +63,7 @@ class Trials:
     without_tor: Trial
     state_without_tor: str
     removed: Trial
+    orphaned: Trial
     blocked: Trial
 
 
@@ -135,10 +134,15 @@ def trials(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trial
             bench.onionward("down")
             return before
 
+        def remove_without_tor() -> float:
+            machine.kill_tor()
+            return remove()
+
         off = bench.try_vectors(PLAIN, "off")
         off_before = bench.try_prepared(BEFORE, "off-before", time.time)
         blocked = tried_while_blocked(bench)
-        stack.enter_context(forwarding(machine, masquerade=True))
+        masquerade = stack.enter_context(ExitStack())
+        masquerade.enter_context(forwarding(machine, masquerade=True))
         off_behind_nat = bench.try_vectors(BEHIND_NAT, "off-behind-nat")
         bench.configure(LAN)
         activated = bench.try_prepared(BEFORE, "activated", activate)
@@ -149,6 +153,10 @@ def trials(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trial
         without_tor = bench.try_vectors(SHORT, "without-tor")
         bench.onionward("up")
         removed = bench.try_prepared(THROUGH_TOR, "removed", remove)
+        masquerade.close()
+        stack.enter_context(forwarding(machine))
+        bench.onionward("up")
+        orphaned = bench.try_prepared(THROUGH_TOR, "orphaned", remove_without_tor)
         yield Trials(
             off=off,
             off_before=off_before,
@@ -159,6 +167,7 @@ def trials(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trial
             without_tor=without_tor,
             state_without_tor=state,
             removed=removed,
+            orphaned=orphaned,
             blocked=blocked,
         )
 
@@ -213,9 +222,14 @@ def test_a_flow_through_tor_that_is_forgotten_does_not_leave(trials: Trials, nam
     assert_silent(trials.forgotten, name)
 
 
-@pytest.mark.parametrize("name", ENDED)
+@pytest.mark.parametrize("name", THROUGH_TOR)
 def test_a_flow_through_tor_does_not_go_on_in_clear_after_down(trials: Trials, name: str) -> None:
     assert_silent(trials.removed, name)
+
+
+@pytest.mark.parametrize("name", THROUGH_TOR)
+def test_nor_when_tor_has_died_before(trials: Trials, name: str) -> None:
+    assert_silent(trials.orphaned, name)
 
 
 def of_the_gateway(packet: Packet) -> bool:

@@ -21,7 +21,7 @@ from onionward.lifecycle.reporter import Reporter, words_of
 from onionward.lifecycle.surroundings import Surrounding
 from onionward.lifecycle.validation import refuse_to_cut_ssh, validate, ways_around
 from onionward.paths import Paths
-from onionward.policy import ControlGroup, Policy, derive
+from onionward.policy import ControlGroup, Flow, Policy, derive
 from onionward.render import nftables as render
 from onionward.render.resolver import resolv_conf
 from onionward.render.torrc import torrc
@@ -155,7 +155,9 @@ class _Activation:
         before = self._reach_before()
         if before is not None and after.lacks(before):
             self._give_up(before)
-        policy = without_kept.keeping(flows.kept(self._system, without_kept, self._own))
+        policy = without_kept.keeping(
+            flows.kept(self._system, without_kept, self._own), self._client_flows(before)
+        )
         text = torrc(policy, self._paths, account=account.name, network=self._config.network_lines)
         fingerprint = backend.fingerprint(text)
         around = surroundings.of(
@@ -193,12 +195,24 @@ class _Activation:
             return None
         return flows.Reach.from_json(noted)
 
+    def _client_flows(self, before: flows.Reach | None) -> tuple[Flow, ...]:
+        """What the rules know of clients, which the next rules must not forget."""
+        if before is None or not before.lans:
+            return ()
+        from onionward.lan import client_flows
+
+        return client_flows.remembered(self._system)
+
     def _give_up(self, before: flows.Reach) -> None:
         """Cut what goes through tor, as `down` does it: the rest of it would be sent in clear."""
         flows.cut_clients(self._system)
         # nothing new is redirected after that, and the old rules refuse it
         tor_process.stop(self._system, self._paths, None)
         flows.cut_redirected(self._system, before, self._own)
+        if before.lans:
+            from onionward.lan import client_flows
+
+            client_flows.end(self._system, self._journal.stamp)
         self._report.step("cut: connections through Tor, because not everything stays routed")
 
     def _expect(self, after: flows.Reach) -> None:

@@ -109,6 +109,9 @@ def undo_everything(
     attempts.take("stopping tor", lambda: tor_process.stop(system, paths, cgroup))
     if backend.any_table(system):
         attempts.take("cutting redirected flows", lambda: _cut(system, undo))
+        left = attempts.take("ending clients' flows", lambda: _end(system, journal))
+        if left:
+            report.warn(left)
     # else nothing is redirected: a reboot, or an end before there were rules
     if attempts.failures and not force:
         raise StepError(
@@ -157,6 +160,22 @@ class _Attempts:
 
     def words(self) -> str:
         return "; ".join(self.failures)
+
+
+def _end(system: System, journal: Journal) -> str:
+    """What is to be said of clients whose connections cannot be ended."""
+    if not flows.Reach.from_json(journal.undo.get("rules", {})).lans:
+        return ""
+    from onionward.lan import client_flows
+
+    left = client_flows.end(system, journal.stamp)
+    if not left:
+        return ""
+    clients = ", ".join(sorted({str(flow.peer) for flow in left}))
+    return (
+        f"{len(left)} connections of clients that do not answer ({clients}): if these clients "
+        "come back with them, the last packets may be forwarded in clear"
+    )
 
 
 def _cut(system: System, undo: Mapping[str, Any]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from onionward.policy import RELAY4, RELAY6, Lan, Policy
 from onionward.render.nftables.marks import MARK_CLIENT, MARK_INBOUND
-from onionward.render.nftables.text import SYN_ONLY, Chain, for_families
+from onionward.render.nftables.text import FLAGS, SYN_ONLY, Chain, for_families
 from onionward.rules import Rule, commented
 
 # sources that are no client of the interface
@@ -23,7 +23,13 @@ def chains(policy: Policy, *, routed: bool) -> tuple[Chain, ...]:
     """Those that belong to clients alone; none without a LAN."""
     if not policy.lans:
         return ()
-    return (_sources(policy), _refused(), _to_clients(), _clients(policy, routed=routed))
+    return (
+        _sources(policy),
+        *_flows(),
+        _refused(),
+        _to_clients(policy),
+        _clients(policy, routed=routed),
+    )
 
 
 def arriving(policy: Policy) -> tuple[str, ...]:
@@ -75,6 +81,35 @@ def _sources(policy: Policy) -> Chain:
     )
 
 
+def _flows() -> tuple[Chain, Chain]:
+    """Which connections a client may still have open when tor's end is gone."""
+    reset, known = "tcp flags & rst == rst", "{{ {ip} saddr . tcp sport . {ip} daddr . tcp dport }}"
+    answered = "{{ {ip} daddr . tcp dport . {ip} saddr . tcp sport }}"
+    return (
+        Chain(
+            "client_flows",
+            "type filter hook prerouting priority -150; policy accept;",
+            (
+                "iifname != @lans return",
+                "meta l4proto != tcp return",
+                "fib daddr . iif type local return",
+                *for_families(f"{reset} delete @client_flows{{n}} {known}"),
+                f"{reset} return",
+                *for_families(f"update @client_flows{{n}} {known}"),
+            ),
+        ),
+        Chain(
+            "client_flows_reset",
+            # the destination's name is on it again
+            "type filter hook postrouting priority 150; policy accept;",
+            (
+                "oifname != @lans return",
+                *for_families(f"{reset} delete @client_flows{{n}} {answered}"),
+            ),
+        ),
+    )
+
+
 def _refused() -> Chain:
     return Chain(
         "clients_refused",
@@ -89,12 +124,14 @@ def _refused() -> Chain:
     )
 
 
-def _to_clients() -> Chain:
+def _to_clients(policy: Policy) -> Chain:
     established = "ct direction reply ct state established accept"
     return Chain(
         "to_clients",
         "",
         (
+            # how each is asked what it expects, before its end is reset
+            f"meta mark {policy.stamp:#x} meta skuid 0 {FLAGS} == (syn | ack) accept",
             commented(f"ct mark {MARK_CLIENT:#x} {established}", Rule.CLIENT_SERVICE),
             # an answer never opens anything
             f"{SYN_ONLY} return",

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from onionward.networks import of_version
-from onionward.policy import CIRCUITS4, CIRCUITS6, Policy
+from onionward.policy import CIRCUITS4, CIRCUITS6, Flow, Policy
 from onionward.render.nftables import queries
 from onionward.render.nftables.text import print_set
 
 # of a flow that no packet has refreshed; the memory for one element is some 200 bytes
-_FORGET_USER_FLOW = "2h"
-_MOST_USER_FLOWS = 65535
+_REMEMBERED = "dynamic,timeout; timeout 2h; size 65535"
 
 
 def of_policy(policy: Policy) -> list[str]:
@@ -28,15 +27,17 @@ def of_policy(policy: Policy) -> list[str]:
             family = (str(network) for network in networks if network.version == version)
             lines += print_set(f"{name}{version}", f"ipv{version}_addr", family, "interval")
     for version in (4, 6):
-        flows = (f for f in policy.kept if f.peer.version == version)
-        lines += print_set(
-            f"kept{version}",
-            _flow_type(version),
-            (f"{f.peer} . {f.peer_port} . {f.local} . {f.local_port}" for f in flows),
-        )
+        lines += print_set(f"kept{version}", _flow_type(version), _flows(policy.kept, version))
     lines += of_accounts("dhcp_accounts", ((uid, uid) for uid in policy.dhcp_uids))
     if policy.lans:
         lines += print_set("lans", "ifname", (f'"{lan.interface}"' for lan in policy.lans))
+        for version in (4, 6):
+            lines += print_set(
+                f"client_flows{version}",
+                _flow_type(version),
+                _flows(policy.client_flows, version),
+                _REMEMBERED,
+            )
     if policy.direct_users:
         lines += of_accounts(
             "direct_users", (uids for user in policy.direct_users for uids in user.uids)
@@ -46,8 +47,7 @@ def of_policy(policy: Policy) -> list[str]:
         lines += _circuits(policy)
     if policy.users and policy.route != "tor":
         for version in (4, 6):
-            flags = f"dynamic,timeout; timeout {_FORGET_USER_FLOW}; size {_MOST_USER_FLOWS}"
-            lines += print_set(f"user_flows{version}", _flow_type(version), (), flags)
+            lines += print_set(f"user_flows{version}", _flow_type(version), (), _REMEMBERED)
     return lines + queries.sets(policy)
 
 
@@ -60,6 +60,14 @@ def of_accounts(name: str, uids: Iterable[tuple[int, int]]) -> list[str]:
 
 def _range(first: int, last: int) -> str:
     return str(first) if first == last else f"{first}-{last}"
+
+
+def _flows(flows: Iterable[Flow], version: int) -> Iterator[str]:
+    return (
+        f"{f.peer} . {f.peer_port} . {f.local} . {f.local_port}"
+        for f in flows
+        if f.peer.version == version
+    )
 
 
 def _flow_type(version: int) -> str:
