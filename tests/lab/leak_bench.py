@@ -272,18 +272,19 @@ class Bench:
             peer.end()
         self.run("ip", "route", "delete", "blackhole", NOBODY4, host=self.internet)
 
-    def configure(self, text: str = "", *, network: str = "") -> None:
+    def configure(self, text: str = "", *, tor: str = "", network: str = "") -> None:
         """Write the configuration that `onionward` is run with.
 
         Args:
             text: what comes before the lab's Tor network: keys, tables.
+            tor: further keys of [tor].
             network: a file of torrc lines inside the host; "" for the lab's.
 
         """
         base = (self.host.root / "etc/onionward/onionward.toml").read_text()
         if network:
             base = f'[tor]\nnetwork = "{network}"\n'
-        (self.host.root / self._CONFIG.lstrip("/")).write_text(f"{text}\n{base}")
+        (self.host.root / self._CONFIG.lstrip("/")).write_text(f"{text}\n{base}\n{tor}")
 
     def onionward_command(self, *arguments: str) -> list[str]:
         """What runs the program inside the host."""

@@ -123,6 +123,10 @@ def test_killed_during_down(everything: Stage, scope: Scope) -> None:
         machine.up()
         routed = time.time()
         status, effects = run_killing(machine, number, "down")
+        if status == 0 and len(effects) < number:
+            # fewer connections were there to be cut this time
+            assert_restored(everything, scope, before)
+            continue
         assert status == -9, f"{number} ({all_effects[number - 1].words}): not killed"
         assert_status_is_true(machine)
         removed = reached(effects, REMOVED)

@@ -25,7 +25,7 @@ OTHER_TOR = 'virtual_networks = ["127.128.0.0/10"]\n'
 LAB_NETWORK = "/run/onionward-lab/network.torrc"
 # all but the last change rules only, often, for a gap of microseconds must be hit; the last
 # restarts tor, behind a block
-RELOADS = (*((("", 1), (BYPASSED, 1)) * 10), ("", 1), (OTHER_TOR, 2))
+RELOADS = (*((("", "", 1), (BYPASSED, "", 1)) * 10), ("", "", 1), ("", OTHER_TOR, 2))
 SIGHT = {
     "udp": f"udp dst port {PORT}",
     "names": "udp dst port 53",
@@ -67,8 +67,8 @@ def flood(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Flood]
             time.sleep(1.0)
             up = bench.onionward("up")
             reloads = []
-            for text, _ in RELOADS:
-                bench.configure(text, network=LAB_NETWORK)
+            for text, tor, _ in RELOADS:
+                bench.configure(text, tor=tor, network=LAB_NETWORK)
                 reloads.append(bench.onionward("up"))
             down = bench.onionward("down")
             time.sleep(0.5)
@@ -91,4 +91,4 @@ def test_nothing_escapes_from_block_to_release(flood: Flood) -> None:
 
 
 def test_rules_were_loaded_again_each_time(flood: Flood) -> None:
-    assert [len(trace.loads()) for trace in flood.reloads] == [loads for _, loads in RELOADS]
+    assert [len(trace.loads()) for trace in flood.reloads] == [loads for _, _, loads in RELOADS]

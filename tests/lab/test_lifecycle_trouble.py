@@ -10,6 +10,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 
@@ -117,14 +118,11 @@ def test_tor_that_does_not_start(machine: Machine, ending: str, words: str) -> N
         machine.output("rm", real, fake)
 
 
-@pytest.mark.parametrize(
-    ("verdict", "words"), [("drop", ""), ("reject with tcp reset", "relays refuse")]
-)
-def test_relays_that_cannot_be_reached(machine: Machine, verdict: str, words: str) -> None:
+@contextmanager
+def censored(machine: Machine, verdict: str = "drop") -> Iterator[None]:
+    """The machine reaches no relay."""
     lab = machine.lab
     internet = lab.hosts["internet"]
-    machine.configure(UNREACHABLE)
-    before = machine.snapshot()
     run_in(internet, ["nft", "add", "table", "inet", "censor"])
     chain = "{ type filter hook input priority 0; }"
     assert run_in(internet, ["nft", "add", "chain", "inet", "censor", "in", chain]).returncode == 0
@@ -132,11 +130,21 @@ def test_relays_that_cannot_be_reached(machine: Machine, verdict: str, words: st
         for family, address in (("ip", lab.host4), ("ip6", lab.host6)):
             rule = [*(family, "saddr", address, "tcp", "dport", "{ 9001, 9030 }"), *verdict.split()]
             run_in(internet, ["nft", "add", "rule", "inet", "censor", "in", *rule])
+        yield
+    finally:
+        run_in(internet, ["nft", "delete", "table", "inet", "censor"])
+
+
+@pytest.mark.parametrize(
+    ("verdict", "words"), [("drop", ""), ("reject with tcp reset", "relays refuse")]
+)
+def test_relays_that_cannot_be_reached(machine: Machine, verdict: str, words: str) -> None:
+    machine.configure(UNREACHABLE)
+    before = machine.snapshot()
+    with censored(machine, verdict):
         started = time.monotonic()
         done = machine.onionward("up")
         assert time.monotonic() - started < 5 + 4
-    finally:
-        run_in(internet, ["nft", "delete", "table", "inet", "censor"])
     assert done.returncode == 1
     assert "tor has no circuit after 5 s; it is at " in done.stderr
     assert words in done.stderr
@@ -160,10 +168,11 @@ def start_up(machine: Machine) -> subprocess.Popen[str]:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_interrupted_while_tor_bootstraps(machine: Machine, number: signal.Signals) -> None:
     before = machine.snapshot()
-    process = start_up(machine)
-    victim = inside_pid(process)
-    subprocess.run(["kill", f"-{number.value}", str(victim)], check=True)
-    _, errors = process.communicate(timeout=20)
+    with censored(machine):
+        process = start_up(machine)
+        victim = inside_pid(process)
+        subprocess.run(["kill", f"-{number.value}", str(victim)], check=True)
+        _, errors = process.communicate(timeout=20)
     assert process.returncode == 1
     assert "interrupted" in errors
     assert "Everything was put back: the machine is off" in errors
@@ -172,12 +181,13 @@ def test_interrupted_while_tor_bootstraps(machine: Machine, number: signal.Signa
 
 def test_interrupted_again_while_it_is_put_back(machine: Machine) -> None:
     before = machine.snapshot()
-    process = start_up(machine)
-    victim = inside_pid(process)
-    for _ in range(20):  # an impatient user
-        subprocess.run(["kill", "-INT", str(victim)], check=False, capture_output=True)
-        time.sleep(0.01)
-    _, errors = process.communicate(timeout=20)
+    with censored(machine):
+        process = start_up(machine)
+        victim = inside_pid(process)
+        for _ in range(20):  # an impatient user
+            subprocess.run(["kill", "-INT", str(victim)], check=False, capture_output=True)
+            time.sleep(0.01)
+        _, errors = process.communicate(timeout=20)
     assert process.returncode == 1
     assert "Traceback" not in errors
     assert "interrupted" in errors
@@ -189,17 +199,18 @@ def test_interrupted_reload_stays_closed(machine: Machine) -> None:
     machine.up()
     machine.configure("[tor]\ntrans_port = 942\n")
     with Wire(machine) as wire:
-        process = subprocess.Popen(
-            machine.host.command(UP),
-            stderr=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        pids = machine.tor_pids()
-        until("the reload has blocked", lambda: machine.journal()["state"] == "blocked")
-        until("another tor starts", lambda: bool(set(machine.tor_pids()) - set(pids)))
-        subprocess.run(["kill", "-INT", str(inside_pid(process))], check=True)
-        _, errors = process.communicate(timeout=20)
+        with censored(machine):
+            process = subprocess.Popen(
+                machine.host.command(UP),
+                stderr=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+            )
+            pids = machine.tor_pids()
+            until("the reload has blocked", lambda: machine.journal()["state"] == "blocked")
+            until("another tor starts", lambda: bool(set(machine.tor_pids()) - set(pids)))
+            subprocess.run(["kill", "-INT", str(inside_pid(process))], check=True)
+            _, errors = process.communicate(timeout=20)
         assert process.returncode == 1
         assert "protected by the rules in force" in errors
         assert machine.status()["state"] == "blocked"
