@@ -48,7 +48,8 @@ def dhcp(source: str, target: str) -> bytes:
     return ethernet4(packets.ip4(source, target, packets.UDP, body), ALL)
 
 
-ARP = packets.arp_request(HOST, HERE4, "198.18.0.3")
+# in nobody's name: the router would believe it
+ARP = packets.arp_request(HOST, "198.18.0.99", "198.18.0.3")
 ALLOWED = {
     "arp": packets.ethernet(HOST, ALL, packets.ETH_ARP, ARP),
     "solicitation of a group": discovery(135, "ff02::1:ff00:3"),
