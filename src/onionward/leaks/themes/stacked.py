@@ -24,6 +24,7 @@ from onionward.leaks.tools import (
 )
 
 _SECONDS_OF_KERNEL = 1.3
+_CROSSING_SECONDS = 0.05
 
 
 def _groups(join: Callable[[socket.socket, int], None], family: int) -> Probe:
@@ -122,6 +123,8 @@ def _bridge_member(attempt: Attempt) -> None:
                 attempt.hardware, attempt.targets.far_mac, packets.ETH_IP4, inner
             )
             send_frame(data, inside)
+            # a veth's frames cross the bridge when the kernel has time for them
+            time.sleep(_CROSSING_SECONDS)
         finally:
             ip_batch(f"link set {attempt.targets.device} nomaster")
 
