@@ -69,18 +69,55 @@ def cli(ctx: click.Context, config_path: str | None, *, verbose: bool) -> None:
 @config_option
 @click.option("--yes", is_flag=True, help="Go on even if this cuts the SSH session it is typed in.")
 @click.option("--create-users", is_flag=True, help="Create accounts of [[user]] that do not exist.")
+@click.option(
+    "--confirm",
+    type=click.IntRange(1, 86400),
+    metavar="SECONDS",
+    help="Undo it after so many seconds, unless `onionward confirm` comes in time.",
+)
 @click.pass_context
-def up(ctx: click.Context, config_path: str | None, *, yes: bool, create_users: bool) -> None:
+def up(
+    ctx: click.Context,
+    config_path: str | None,
+    *,
+    yes: bool,
+    create_users: bool,
+    confirm: int | None,
+) -> None:
     """Route: block first, start Tor, then let traffic through it."""
     from onionward import lifecycle
     from onionward.paths import PATHS
-    from onionward.progress import Progress
+    from onionward.progress import Progress, say
 
     config = _load(ctx, config_path)
     _interrupt_on_signals()
     with Progress() as progress:
-        request = lifecycle.Request(config, accept_cut=yes, create_users=create_users)
-        lifecycle.up(_system(ctx), request, PATHS, progress)
+        request = lifecycle.Request(
+            config, accept_cut=yes, create_users=create_users, confirm=confirm
+        )
+        journal = lifecycle.up(_system(ctx), request, PATHS, progress)
+        if journal.undo.get("confirm"):
+            from onionward.confirmation import seconds_left
+
+            left = seconds_left(journal)
+            say(f"undone in {left} s, unless you keep it: onionward confirm")
+
+
+@cli.command("confirm")
+@config_option
+@click.pass_context
+def confirm_command(ctx: click.Context, config_path: str | None) -> None:
+    """Keep what `up --confirm` has done; without it, it undoes itself."""
+    del config_path
+    from onionward.confirmation import undo
+    from onionward.paths import PATHS
+    from onionward.progress import Progress, say
+
+    _require_root("confirm")
+    with Progress() as progress:
+        journal, left = undo.confirm(_system(ctx), PATHS, progress)
+    what = "; ".join(journal.scopes) or "nothing yet"
+    say(f"confirmed with {left} s left: {journal.config} stays ({journal.state}: {what})")
 
 
 @cli.command()
