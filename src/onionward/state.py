@@ -122,7 +122,7 @@ def entered(journal: Journal, state: State, digest: str) -> Journal:
 def locked(
     system: System,
     paths: Paths,
-    patience: float = 15.0,
+    patience: float = 10.0,
     tell: Callable[[str], object] = lambda _: None,
 ) -> Iterator[None]:
     """Hold the lock that keeps two onionwards from working at once.

@@ -46,10 +46,6 @@ def helpers(machine: Machine) -> list[int]:
     return [int(pid) for pid in found.split()]
 
 
-def undone(machine: Machine) -> bool:
-    return not helpers(machine) and "confirm" not in machine.status()
-
-
 def is_off(machine: Machine) -> bool:
     return not helpers(machine) and machine.status()["state"] == "off"
 

@@ -13,7 +13,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from onionward.errors import CommandError, OnionwardError, StepError
+from onionward.errors import CommandError, LockedError, OnionwardError, StepError
 from onionward.paths import Paths
 from onionward.system import System
 from onionward.tor.process import user_of
@@ -125,6 +125,8 @@ def watch(system: System, paths: Paths) -> None:
         try:
             # the time may have been changed, so it is asked for again and again
             left = undo.undo_when_due(system, paths, log)
+        except LockedError:
+            continue  # an `up` at work, which may give it more time
         except (OnionwardError, OSError) as error:
             log.warn(f"not undone: {error}")
             time.sleep(retry)
