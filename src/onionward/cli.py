@@ -162,6 +162,35 @@ def status(ctx: click.Context, config_path: str | None, *, as_json: bool) -> Non
 
 @cli.command()
 @config_option
+@click.option("--repair", is_flag=True, help="Mend it, as far as that does not open the network.")
+@click.pass_context
+def doctor(ctx: click.Context, config_path: str | None, *, repair: bool) -> None:
+    """Name everything that is not as it should be, and the command that mends it.
+
+    Exit status: 0 nothing is wrong, or all of it was repaired; 1 something is.
+    """
+    del config_path  # what should be is what is in force, not the configuration of today
+    from onionward import doctor as doctor_module
+    from onionward.paths import PATHS
+    from onionward.progress import Progress, say
+
+    _require_root("doctor")
+    if repair:
+        _interrupt_on_signals()
+        with Progress() as progress:
+            found = doctor_module.repair(_system(ctx), PATHS, progress)
+    else:
+        found = doctor_module.examine(_system(ctx), PATHS)
+    for finding in found:
+        how = f"repair: {finding.repair}" if finding.repair else "repair: by hand"
+        say(f"wrong: {finding.words}\n  {how}")
+    if not found:
+        say("nothing is wrong")
+    sys.exit(1 if found else 0)
+
+
+@cli.command()
+@config_option
 @click.pass_context
 def check(ctx: click.Context, config_path: str | None) -> None:
     """Validate the configuration and the rendered rules, touching nothing."""

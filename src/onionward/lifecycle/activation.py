@@ -281,11 +281,20 @@ class _Activation:
 
     def _tor_works(self) -> bool:
         pids = tor_process.running(self._paths)
-        return bool(pids) and not any(map(tor_process.is_suspended, pids))
+        return (
+            bool(pids)
+            and not any(map(tor_process.is_suspended, pids))
+            and self._paths.control_socket.is_socket()
+            and all(tor_process.own_group_of(pid) == self._group_name() for pid in pids)
+        )
+
+    def _group_name(self) -> str | None:
+        cgroup = self._cgroup()
+        return None if cgroup is None else str(cgroup)
 
     def _block(self, policy: Policy) -> None:
         cgroup = self._cgroup()
-        self._note("tor", {"cgroup": None if cgroup is None else str(cgroup)})
+        self._note("tor", {"cgroup": self._group_name()})
         if cgroup is not None:
             # nft resolves the group when the rules are loaded, so it must exist by then
             self._system.make_directory(cgroup)

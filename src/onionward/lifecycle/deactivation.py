@@ -14,7 +14,7 @@ from onionward.confirmation import process as confirm_process
 from onionward.dns import file as resolver
 from onionward.errors import JournalError, StepError
 from onionward.facts import own_addresses
-from onionward.lifecycle import surroundings
+from onionward.lifecycle import leftovers, surroundings
 from onionward.lifecycle.reporter import Reporter, words_of
 from onionward.paths import Paths
 from onionward.render.resolver import resolv_conf
@@ -57,9 +57,7 @@ def down(system: System, paths: Paths, report: Reporter, *, force: bool = False)
         journal = _journal_or_empty(system, paths, force=force)
         if journal is None:
             journal = _recognised(system, paths)
-            if not (
-                backend.any_table(system) or journal.undo.keys() & {"tor", "resolver", "onion"}
-            ):
+            if not leftovers.of_nobody(system, paths):
                 return False
         try:
             undo_everything(system, paths, journal, report, force=force)
