@@ -134,12 +134,12 @@ def locked(
         tell: told once who is waited for.
 
     Raises:
-        LockedError: another one did not finish in time.
+        LockedError: another one did not finish in time, or the lock cannot be made.
 
     """
     start = time.monotonic()
     told = False
-    while (descriptor := _try_lock(system, paths)) is None:
+    while (descriptor := _lock_or_refuse(system, paths)) is None:
         waited = time.monotonic() - start
         if waited > patience:
             raise LockedError(
@@ -157,6 +157,13 @@ def locked(
         yield
     finally:
         os.close(descriptor)
+
+
+def _lock_or_refuse(system: System, paths: Paths) -> int | None:
+    try:
+        return _try_lock(system, paths)
+    except OSError as error:
+        raise LockedError(f"the lock cannot be taken: {error}; nothing was touched") from error
 
 
 def _try_lock(system: System, paths: Paths) -> int | None:

@@ -29,7 +29,12 @@ from tests.lab.lifecycle_wire import Wire
 
 OTHER_TOR = "[tor]\ntrans_port = 942\n"  # tor starts anew, behind a block
 OTHER_RULES = '[bypass]\nnetworks = ["192.0.2.0/24"]\n'  # one transaction
-BACK = ("Everything was put back", "Nothing was changed", "nothing else was touched")
+BACK = (
+    "Everything was put back",
+    "Nothing was changed",
+    "nothing else was touched",
+    "nothing was touched",
+)
 AGAIN = 2  # after every so many failures `up` is tried again
 
 
