@@ -53,6 +53,9 @@ class Link(NamedTuple):
         networks: the networks it is attached to.
         is_bridge: whether it joins other interfaces, as those of containers and virtual machines.
         is_uplink: whether a default route leads through it.
+        number: the kernel's number for it, which a new name does not change.
+        master: the bridge, bond or VRF that it is a port of; "" when it is none.
+        other_names: alternative ones (ip-link(8), altname).
 
     """
 
@@ -61,6 +64,9 @@ class Link(NamedTuple):
     networks: tuple[Network, ...]
     is_bridge: bool = False
     is_uplink: bool = False
+    number: int = 0
+    master: str = ""
+    other_names: tuple[str, ...] = ()
 
     @property
     def neighbours(self) -> tuple[Network, ...]:
@@ -226,7 +232,18 @@ def parse_links(
         networks = tuple(attached)
         kind = entry.get("linkinfo", {}).get("info_kind")
         name = entry["ifname"]
-        links.append(Link(name, addresses, networks, kind == "bridge", name in uplinks))
+        links.append(
+            Link(
+                name,
+                addresses,
+                networks,
+                is_bridge=kind == "bridge",
+                is_uplink=name in uplinks,
+                number=entry.get("ifindex", 0),
+                master=entry.get("master", ""),
+                other_names=tuple(entry.get("altnames", ())),
+            )
+        )
     return tuple(links)
 
 

@@ -89,6 +89,7 @@ class Lan(NamedTuple):
         dhcp: whether they may ask for addresses.
         tcp_ports: what they may connect to on this machine.
         udp_ports: the same, UDP.
+        number: the kernel's number for the interface; 0 while it does not exist.
 
     """
 
@@ -99,6 +100,7 @@ class Lan(NamedTuple):
     dhcp: bool
     tcp_ports: tuple[int, ...]
     udp_ports: tuple[int, ...]
+    number: int = 0
 
 
 class User(NamedTuple):
@@ -297,6 +299,7 @@ def _lan(lan: LanConfig, facts: Facts) -> Lan:
         dhcp="dhcp" in lan.services,
         tcp_ports=_ports(ports, "tcp/"),
         udp_ports=_ports(ports, "udp/"),
+        number=link.number if link else 0,
     )
 
 

@@ -115,7 +115,10 @@ def _lan_problems(config: Config, facts: Facts) -> Iterator[tuple[KeyPath, str]]
     for index, lan in enumerate(config.lan):
         path = ("lan", index, "interface")
         link = links.get(lan.interface)
-        if link is None and not lan.hotplug:
+        named = next((one for one in facts.links if lan.interface in one.other_names), None)
+        if named is not None:
+            yield path, f"{lan.interface} is another name of {named.name}; write {named.name}"
+        elif link is None and not lan.hotplug:
             known = ", ".join(sorted(links)) or "none"
             yield (
                 path,
@@ -124,6 +127,12 @@ def _lan_problems(config: Config, facts: Facts) -> Iterator[tuple[KeyPath, str]]
             )
         if link is None:
             continue
+        if link.master:
+            yield (
+                path,
+                f"{lan.interface} is a port of {link.master}: what its clients send arrives at "
+                f"{link.master}; name that interface",
+            )
         if link.is_uplink:
             yield (
                 path,

@@ -51,6 +51,10 @@ class Journal:
     scopes: list[str] = field(default_factory=list)
 
 
+# what lifecycle/surroundings.py writes: each with what puts it back
+SURROUNDINGS = ("routes", "sysctls", "masks", "onion", "control", "dhcp")
+
+
 def load(paths: Paths) -> Journal | None:
     """The journal of the current activation, or None when there is none.
 
@@ -100,6 +104,7 @@ def _checked(journal: Journal) -> Journal:
         or not all(isinstance(text, str) for text in (*texts, *journal.scopes))
         or not isinstance(journal.undo, dict)
         or not all(isinstance(undo, dict) for undo in journal.undo.values())
+        or not all("saved" in journal.undo.get(name, {"saved": {}}) for name in SURROUNDINGS)
     ):
         raise TypeError("a field is not what it should be")
     return journal

@@ -126,6 +126,12 @@ def gather(system: System, paths: Paths) -> Status:
         left = confirmation.seconds_left(journal)
         problems += confirmation.problems(journal, paths)
     problems += _of_surroundings(system, paths, journal)
+    problems += [
+        f"IN CLEAR: {name} has become a port of {master}, and what its clients send arrives there; "
+        f"take it out of {master}, or name {master} in the configuration"
+        for name in reach.get("lans", ())
+        if (master := _master(name))
+    ]
     return Status(
         format=FORMAT,
         state=now,
@@ -185,8 +191,16 @@ def _forwarded(reach: Mapping[str, Any], now: str) -> dict[str, str]:
     others = "blocked" if reach.get("host", True) else "untouched"
     found = dict.fromkeys(sorted(bridges), others)
     for name in lans:
-        found[name] = now if (_INTERFACES / name).exists() else "absent"
+        master = _master(name)
+        present = f"NOT COVERED: a port of {master}" if master else now
+        found[name] = present if (_INTERFACES / name).exists() else "absent"
     return found
+
+
+def _master(interface: str) -> str:
+    """The bridge, bond or VRF that an interface is a port of; "" when it is none."""
+    place = _INTERFACES / interface / "master"
+    return place.readlink().name if place.is_symlink() else ""
 
 
 def _unwatched(watched: tuple[str, ...]) -> list[str]:

@@ -17,6 +17,7 @@ from onionward.facts import own_addresses
 from onionward.lifecycle import leftovers, surroundings
 from onionward.lifecycle.reporter import Reporter, words_of
 from onionward.paths import Paths
+from onionward.render.nftables.flow_memory import MOST
 from onionward.render.resolver import resolv_conf
 from onionward.state import Journal
 from onionward.system import System, temporary_name
@@ -90,9 +91,14 @@ def _recognised(system: System, paths: Paths) -> Journal:
     undo: dict[str, Any] = {}
     if pids := tor_process.running(paths):
         undo["tor"] = {"cgroup": tor_process.own_group_of(pids[0])}
-    if (saved := resolver.recognise(paths.resolv_conf, resolv_conf())) is not None:
-        undo["resolver"] = saved
     undo |= surroundings.recognised(system, paths)
+    forwarder = undo.get("onion", {"saved": {"forwarder": None}})["saved"]["forwarder"]
+    # the original that waits is either's
+    if (
+        forwarder is None
+        and (saved := resolver.recognise(paths.resolv_conf, resolv_conf())) is not None
+    ):
+        undo["resolver"] = saved
     return Journal(state="blocked", since=0.0, instance="", stamp=0, undo=undo)
 
 
@@ -173,7 +179,13 @@ def _end(system: System, journal: Journal) -> str:
         return ""
     from onionward.lan import client_flows
 
+    known = client_flows.remembered(system)
     left = client_flows.end(system, journal.stamp)
+    if len(known) >= MOST:
+        return (
+            "clients had more connections than are remembered: if their programs still hold some, "
+            "the last packets of these may be forwarded in clear"
+        )
     if not left:
         return ""
     clients = ", ".join(sorted({str(flow.peer) for flow in left}))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from onionward.policy import RELAY4, RELAY6, Lan, Policy
+from onionward.render.nftables.flow_memory import CLOSING
 from onionward.render.nftables.marks import MARK_CLIENT, MARK_INBOUND
 from onionward.render.nftables.text import FLAGS, SYN_ONLY, Chain, for_families
 from onionward.rules import Rule, commented
@@ -36,7 +37,10 @@ def arriving(policy: Policy) -> tuple[str, ...]:
     """Rules of the strong_host chain: which packets of clients are believed."""
     if not policy.lans:
         return ()
-    return ("iifname @lans goto client_sources",)
+    known = [str(lan.number) for lan in policy.lans if lan.number]
+    # a new name for the interface is no way around these rules
+    renamed = f"iif {{ {', '.join(known)} }} iifname != @lans counter name strangers drop"
+    return (*((renamed,) if known else ()), "iifname @lans goto client_sources")
 
 
 def entering(policy: Policy) -> tuple[str, ...]:
@@ -95,6 +99,15 @@ def _flows() -> tuple[Chain, Chain]:
                 "fib daddr . iif type local return",
                 *for_families(f"{reset} delete @client_flows{{n}} {known}"),
                 f"{reset} return",
+                *for_families(f"{SYN_ONLY} delete @client_closing{{n}} {known}"),
+                "ct state != established return",
+                # a client that has closed its own end has little left to say
+                *for_families(f"tcp flags & fin == fin update @client_closing{{n}} {known}"),
+                *for_families(
+                    "{ip} saddr . tcp sport . {ip} daddr . tcp dport @client_closing{n} "
+                    "update @client_flows{n} {{ {ip} saddr . tcp sport . {ip} daddr . tcp dport "
+                    f"timeout {CLOSING} }}}} return"
+                ),
                 *for_families(f"update @client_flows{{n}} {known}"),
             ),
         ),

@@ -6,11 +6,8 @@ from collections.abc import Iterable, Iterator
 
 from onionward.networks import of_version
 from onionward.policy import CIRCUITS4, CIRCUITS6, Flow, Policy
-from onionward.render.nftables import queries
+from onionward.render.nftables import flow_memory, queries
 from onionward.render.nftables.text import print_set
-
-# of a flow that no packet has refreshed; the memory for one element is some 200 bytes
-_REMEMBERED = "dynamic,timeout; timeout 2h; size 65535"
 
 
 def of_policy(policy: Policy) -> list[str]:
@@ -36,7 +33,10 @@ def of_policy(policy: Policy) -> list[str]:
                 f"client_flows{version}",
                 _flow_type(version),
                 _flows(policy.client_flows, version),
-                _REMEMBERED,
+                flow_memory.FLAGS,
+            )
+            lines += print_set(
+                f"client_closing{version}", _flow_type(version), (), flow_memory.FLAGS_CLOSING
             )
     if policy.direct_users:
         lines += of_accounts(
@@ -47,7 +47,7 @@ def of_policy(policy: Policy) -> list[str]:
         lines += _circuits(policy)
     if policy.users and policy.route != "tor":
         for version in (4, 6):
-            lines += print_set(f"user_flows{version}", _flow_type(version), (), _REMEMBERED)
+            lines += print_set(f"user_flows{version}", _flow_type(version), (), flow_memory.FLAGS)
     return lines + queries.sets(policy)
 
 
