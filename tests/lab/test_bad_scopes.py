@@ -23,6 +23,7 @@ ALICE = '[[user]]\nname = "alice"\n'
 # text, line, the beginning of what is said of it
 WRONG = {
     "unknown interface": (LAN.replace("eth1", "eth9"), 2, "there is no interface eth9 (there is: "),
+    "a port of a bridge": (LAN.replace("eth1", "container0"), 2, "container0 is a port of br0"),
     "the uplink": (LAN.replace("eth1", "eth0"), 2, "eth0 is the uplink (a default route leads"),
     "loopback": (LAN.replace("eth1", "lo"), 2, "lo is loopback; no client is behind it"),
     "the same LAN twice": (LAN + LAN, 4, "eth1 is that of [[lan]] number 1 already"),

@@ -145,3 +145,67 @@ def test_an_interface_that_appears_later(connected: tuple[Stage, Cable]) -> None
     machine.down()
     everything.assert_no_tails()
     assert is_seen(everything)
+
+
+def test_another_name_is_no_way_around(connected: tuple[Stage, Cable]) -> None:
+    everything, _ = connected
+    machine = everything.machine
+
+    def rename(old: str, new: str) -> None:
+        machine.output("ip", "link", "set", old, "name", new)
+
+    rename(DEVICE, "lan9")
+    try:
+        # with protection off the name is no matter
+        assert is_seen(everything)
+        rename("lan9", DEVICE)
+        machine.configure(LAN)
+        machine.up()
+        everything.senders.wait_until_all_hear()
+        since = time.time()
+        rename(DEVICE, "lan9")
+        time.sleep(SECONDS)
+        assert behind(everything) == "absent"
+        everything.assert_silent(frozenset({CLIENT}), since, time.time())
+    finally:
+        if machine.path("/sys/class/net/lan9").exists():
+            rename("lan9", DEVICE)
+    everything.senders.wait_until_all_hear()
+    everything.assert_silent(frozenset({CLIENT}), since, time.time())
+    machine.down()
+
+
+def test_a_port_of_a_bridge_is_refused_and_later_named(connected: tuple[Stage, Cable]) -> None:
+    everything, cable = connected
+    machine = everything.machine
+    machine.configure(LAN)
+    machine.up()
+    machine.output("ip", "link", "add", "br9", "type", "bridge")
+    try:
+        machine.output("ip", "link", "set", DEVICE, "master", "br9")
+        assert behind(everything) == "NOT COVERED: a port of br9"
+        assert any(words.startswith("IN CLEAR: eth1") for words in machine.status()["problems"])
+        machine.down()
+        done = machine.onionward("up")
+        assert done.returncode == 2
+        assert "eth1 is a port of br9: what its clients send arrives at br9" in done.stderr
+    finally:
+        machine.output("ip", "link", "delete", "br9")
+        cable.up()
+
+
+def test_a_finished_connection_is_soon_forgotten(connected: tuple[Stage, Cable]) -> None:
+    everything, _ = connected
+    machine = everything.machine
+    machine.configure(LAN)
+    machine.up()
+    everything.senders.wait_until_all_hear()
+    page = ["curl", "-sS", "-m", "20", "--local-port", "31000", f"http://{machine.lab.web4}/"]
+    assert run_in(machine.lab.hosts[CLIENT], page).returncode == 0
+    shown = machine.output("nft", "list", "set", "inet", "onionward", "client_flows4")
+    entries = [entry for entry in shown.split(",") if " . 31000 . " in entry]
+    assert len(entries) == 1
+    assert "expires 4m" in entries[0]
+    # those that are held open are remembered for as long as they may be silent
+    assert "expires 1h59m" in shown
+    machine.down()

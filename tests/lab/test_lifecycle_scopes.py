@@ -24,6 +24,7 @@ from tests.lab.lifecycle_machine import Machine, difference
 from tests.lab.lifecycle_scopes import (
     BOB,
     CONTROL,
+    ONION_ONLY,
     SCOPES,
     SENDERS,
     Scope,
@@ -87,6 +88,18 @@ def test_an_account_that_up_has_made_stays_and_nothing_else(machine: Machine) ->
     finally:
         machine.run("userdel", "--remove", "dave")
     assert difference(before, machine.snapshot()) == ""
+
+
+def test_the_original_resolv_conf_outlives_a_damaged_journal(machine: Machine) -> None:
+    before = machine.snapshot()
+    machine.configure(ONION_ONLY.text)
+    machine.up()
+    machine.path("/var/lib/onionward/journal.json").write_text("garbage")
+    machine.down("--force")
+    now = machine.snapshot()
+    assert now["file"]["/etc/resolv.conf"] == before["file"]["/etc/resolv.conf"]
+    assert machine.status()["state"] == "off"
+    assert difference(before, now) == ""
 
 
 def every_change(scopes: Sequence[Scope]) -> list[Scope]:

@@ -168,3 +168,9 @@ def test_a_lock_on_a_file_that_has_no_name_any_more_is_not_taken(
     with locked(LocalSystem(), paths, patience=5):
         assert len(taken) == 2
         assert paths.lock.exists()
+
+
+def test_a_step_without_what_undoes_it_is_damage(paths: Paths) -> None:
+    save(LocalSystem(), paths, replace(JOURNAL, undo={"routes": {}}))
+    with pytest.raises(JournalError, match="is damaged"):
+        load(paths)
