@@ -63,8 +63,30 @@ def up(system: System, request: Request, paths: Paths, report: Reporter) -> Jour
             refuse_to_cut_ssh(request.config, facts)
         for limit in limits:
             report.warn(limit)
-        activation = _Activation(system, request, paths, report, facts, previous)
+        _look_at_boot(request.config, facts, report)
+        activation = _Activation(
+            system,
+            request,
+            paths,
+            report,
+            facts,
+            previous,
+            since_boot=backend.blocked_since_boot(system),
+        )
         return activation.run()
+
+
+def _look_at_boot(config: Config, facts: Facts, report: Reporter) -> None:
+    from onionward.boot import install
+
+    if not install.is_enabled():
+        return
+    from onionward.boot import prepare
+
+    if prepare.is_stale(config, facts):
+        report.warn(
+            "the block of the boot is not that of this configuration: repeat `onionward enable`"
+        )
 
 
 class _Activation:
@@ -78,6 +100,8 @@ class _Activation:
         report: Reporter,
         facts: Facts,
         previous: Journal | None,
+        *,
+        since_boot: bool,
     ) -> None:
         self._system = system
         self._config = request.config
@@ -85,6 +109,7 @@ class _Activation:
         self._report = report
         self._facts = facts
         self._was_on = previous is not None
+        self._since_boot = since_boot
         self._journal = previous or Journal(
             state="blocked",
             since=0.0,
@@ -341,6 +366,11 @@ class _Activation:
 
     def _recover(self, error: BaseException) -> StepError:
         words, hint = words_of(error)
+        if self._since_boot:
+            from onionward.boot.units import WAY_OUT
+
+            words = f"{words}\n  The machine was blocked since its boot: {WAY_OUT}"
+            return StepError(words, hint)
         if self._was_on:
             return StepError(
                 f"{words}\n  The machine is {state_now(self._system)}. It was on before, so "

@@ -57,7 +57,9 @@ def down(system: System, paths: Paths, report: Reporter, *, force: bool = False)
         if journal is None:
             journal = _recognised(system, paths)
             if not (
-                backend.any_table(system) or journal.undo.keys() & {"tor", "resolver", "onion"}
+                backend.any_table(system)
+                or backend.blocked_since_boot(system)
+                or journal.undo.keys() & {"tor", "resolver", "onion"}
             ):
                 return False
         try:
@@ -72,7 +74,7 @@ def down(system: System, paths: Paths, report: Reporter, *, force: bool = False)
 
 def state_now(system: System) -> str:
     """What holds at this moment, in words."""
-    if backend.read(system) is None:
+    if backend.read(system) is None and not backend.blocked_since_boot(system):
         return "open: the rules are gone, traffic leaves in clear"
     return "still protected by the rules in force"
 
