@@ -66,7 +66,6 @@ ProtectKernelLogs=yes
 ProtectKernelModules=yes
 PrivateDevices=yes
 PrivateMounts=yes
-PrivateTmp=yes
 UMask=0077
 """
 
