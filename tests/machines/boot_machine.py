@@ -111,7 +111,7 @@ def witness(lab: Lab, directory: Path, *relays: str) -> Iterator[Witness]:
     Args:
         lab: whose host.
         directory: for its files.
-        relays: addresses besides the lab's relays to which tor may connect.
+        relays: networks besides the lab's relays to which tor may connect.
 
     """
     internet = lab.hosts["internet"]
@@ -120,7 +120,7 @@ def witness(lab: Lab, directory: Path, *relays: str) -> Iterator[Witness]:
         "arp",
         "(icmp6 and (ip6[40] == 135 or ip6[40] == 136))",
         *(f"(dst host {a} and tcp dst port {p})" for a, p in lab.relays),
-        *(f"(dst host {a} and tcp)" for a in relays),
+        *(f"(dst net {a} and tcp)" for a in relays),
     ]
     expression = f"ether src {address} and not ({' or '.join(harmless)})"
     argv = ["tcpdump", "-i", lab.host_link, "-n", "-tt", "-l", "--immediate-mode", "-Z", "root"]

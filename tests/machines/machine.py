@@ -232,7 +232,9 @@ def _spawn(
                 *("systemd-nspawn", "--quiet", "--register=no", "--keep-unit", "--settings=no"),
                 *(*files, f"--machine={name}"),
                 *("--hostname=machine", f"--network-namespace-path=/proc/{host.pid}/ns/net"),
-                *("--resolv-conf=off", "--timezone=off", "--link-journal=no", "--console=pipe"),
+                *("--resolv-conf=off", "--timezone=off", "--link-journal=no"),
+                # one that programs can open, or none
+                f"--console={'read-only' if disk is not None else 'pipe'}",
                 "--capability=CAP_NET_ADMIN,CAP_LINUX_IMMUTABLE",
                 *(f"--bind-ro={path}" for path in _bound()),
                 "--boot",
