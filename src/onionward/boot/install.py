@@ -136,7 +136,8 @@ def enable(system: System, texts: Texts, init: Init, places: Places = PLACES) ->
     except (OnionwardError, OSError) as error:
         if not repeated:
             with contextlib.suppress(OnionwardError, OSError):
-                disable(system, places)
+                _remove(system, places)
+                _reload(system, places)
         raise StepError(
             f"{error}\n  The machine is {'still' if repeated else 'not'} protected at boot."
         ) from error
@@ -149,15 +150,23 @@ def disable(system: System, places: Places = PLACES) -> bool:
         False when there was nothing.
 
     """
+    files = (*places.up, *places.block, places.rules)
+    links = (path for path, target in places.links.items() if _links_to(path, target))
+    if not (any(map(_is_ours, files)) or any(links)):
+        return False
+    end_attempts(system, places)
+    _remove(system, places)
+    _reload(system, places)
+    return True
+
+
+def _remove(system: System, places: Places) -> None:
     directories = _remembered(places)
     found = [path for path in (*places.up, *places.block) if _is_ours(path)]
     links = [path for path, target in places.links.items() if _links_to(path, target)]
-    ours = bool(found or links)
-    if ours or _is_ours(places.rules):
+    # a damaged one may have lost its first line
+    if found or links or _is_ours(places.rules):
         found.append(places.rules)
-    if not found:
-        return False
-    end_attempts(system, places)
     for path in links:
         system.remove_file(path)
     # the block goes last: it knows which directories are to go
@@ -169,8 +178,6 @@ def disable(system: System, places: Places = PLACES) -> bool:
     for directory in sorted(map(Path, directories), reverse=True):
         if directory.is_dir() and not any(directory.iterdir()):
             system.remove_tree(directory)
-    _reload(system, places)
-    return True
 
 
 def end_attempts(system: System, places: Places = PLACES) -> None:
