@@ -63,8 +63,17 @@ def furnish(machine: Machine, lab: Lab, config: str = "") -> None:
     machine.output("systemctl", "enable", "talker.service", "cable.service")
 
 
-def lose_power(host: Host) -> None:
-    """What the kernel of a machine forgets."""
+@contextmanager
+def without_power(host: Host) -> Iterator[None]:
+    """Before and after this the kernel of a machine has forgotten everything."""
+    _lose_power(host)
+    try:
+        yield
+    finally:
+        _lose_power(host)
+
+
+def _lose_power(host: Host) -> None:
     for argv in (
         ("nft", "flush", "ruleset"),
         ("ip", "link", "set", "eth0", "down"),

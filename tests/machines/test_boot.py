@@ -15,8 +15,9 @@ from pathlib import Path
 import pytest
 
 from onionward.lab import Lab
-from tests.machines.boot_machine import PACKAGES, Witness, furnish, lose_power, witness
+from tests.machines.boot_machine import PACKAGES, Witness, furnish, without_power, witness
 from tests.machines.machine import Machine, boot
+from tests.machines.network import left_as_found
 
 CONFIG = '[tor]\nnetwork = "/etc/onionward/network.torrc"\n'
 FETCH = "import urllib.request as u; print(u.urlopen('http://{}/', timeout=20).read().decode())"
@@ -50,8 +51,9 @@ class Disk:
     def on(self, *relays: str, reached: str = "running") -> Iterator[tuple[Machine, Witness]]:
         """Power on, with a witness from before that until after the end."""
         host = self.lab.hosts["host"]
-        lose_power(host)
         with (
+            left_as_found(host),
+            without_power(host),
             witness(self.lab, self._place, *relays) as wire,
             boot(
                 host,
