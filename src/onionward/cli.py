@@ -73,7 +73,7 @@ def cli(ctx: click.Context, config_path: str | None, *, verbose: bool) -> None:
 def up(ctx: click.Context, config_path: str | None, *, yes: bool, create_users: bool) -> None:
     """Route: block first, start Tor, then let traffic through it."""
     from onionward import lifecycle
-    from onionward.boot.install import telling_the_way_out
+    from onionward.boot.way_out import telling_the_way_out
     from onionward.paths import PATHS
     from onionward.progress import Progress
 
@@ -96,12 +96,12 @@ def down(ctx: click.Context, config_path: str | None, *, force: bool) -> None:
     """Put everything back exactly as it was."""
     del config_path  # what was done is in the journal, not in the configuration of today
     from onionward import lifecycle
-    from onionward.boot import install
+    from onionward.boot import way_out
     from onionward.paths import PATHS
     from onionward.progress import Progress, say
 
     _require_root("down")
-    install.end_attempts(_system(ctx))
+    way_out.end_attempts(_system(ctx))
     _interrupt_on_signals()
     with Progress() as progress:
         if lifecycle.down(_system(ctx), PATHS, progress, force=force):
@@ -109,7 +109,7 @@ def down(ctx: click.Context, config_path: str | None, *, force: bool) -> None:
             say(f"off: {back}; traffic leaves in clear")
         else:
             say("off already: nothing to put back")
-    if install.is_enabled():
+    if way_out.is_enabled():
         say("the next boot is blocked and routed again: `onionward disable` ends that")
 
 
@@ -127,7 +127,7 @@ def enable(
     """Block at every boot before there is a network, then route as `up` does."""
     from onionward import lifecycle
     from onionward.boot import install, prepare
-    from onionward.boot.units import WAY_OUT
+    from onionward.boot.way_out import WAY_OUT
     from onionward.paths import PATHS
 
     _require_root("enable")

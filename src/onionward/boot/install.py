@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 from onionward.boot import units
-from onionward.boot.units import OURS, WAY_OUT, Program
-from onionward.errors import CommandError, OnionwardError, RefusedError, StepError
+from onionward.boot.units import OURS, Program
+from onionward.errors import OnionwardError, RefusedError, StepError
 from onionward.system import System, find_tool
 
 Init = Literal["systemd", "sysvinit"]
@@ -272,18 +271,3 @@ def _is_ours(path: Path) -> bool:
         return OURS in path.read_text(errors="replace").splitlines()[:2]
     except OSError:
         return False
-
-
-@contextlib.contextmanager
-def telling_the_way_out(system: System) -> Iterator[None]:
-    """What fails while the machine is blocked since its boot says how to get out of it."""
-    try:
-        yield
-    except OnionwardError as error:
-        from onionward.backend import nftables as backend
-
-        with contextlib.suppress(CommandError):
-            if is_enabled() and backend.blocked_since_boot(system):
-                words = f"The machine is blocked since its boot: {WAY_OUT}"
-                error.add_hint(words)
-        raise

@@ -11,10 +11,6 @@ UP_UNIT = "onionward.service"
 BLOCK_SCRIPT = "onionward-block"
 UP_SCRIPT = "onionward"
 OURS = "# made by `onionward enable`, removed by `onionward disable`"
-WAY_OUT = (
-    "the network stays blocked; `onionward up` tries again, `onionward down` opens it until the "
-    "next boot, `onionward disable` for those to come"
-)
 _TITLE = "Network blocked by onionward (open it with: onionward down)"
 
 # no mount namespace of its own: what could fail is left out where a failure would open the machine

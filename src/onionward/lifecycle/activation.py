@@ -26,7 +26,7 @@ from onionward.render import nftables as render
 from onionward.render.resolver import resolv_conf
 from onionward.render.torrc import torrc
 from onionward.state import Journal
-from onionward.system import System
+from onionward.system import System, at_once
 from onionward.tor import account as tor_account
 from onionward.tor import process as tor_process
 
@@ -58,7 +58,7 @@ def up(system: System, request: Request, paths: Paths, report: Reporter) -> Jour
         validate(system, request.config, paths, create_users=request.create_users)
     with at_work(system, paths):
         previous = state.load(paths)
-        facts, limits = validate(system, request.config, paths, create_users=request.create_users)
+        facts, limits, since_boot = _look(system, request, paths)
         if not request.accept_cut:
             refuse_to_cut_ssh(request.config, facts)
         for limit in limits:
@@ -71,15 +71,28 @@ def up(system: System, request: Request, paths: Paths, report: Reporter) -> Jour
             report,
             facts,
             previous,
-            since_boot=backend.blocked_since_boot(system),
+            since_boot=since_boot,
         )
         return activation.run()
 
 
-def _look_at_boot(config: Config, facts: Facts, report: Reporter) -> None:
-    from onionward.boot import install
+def _look(system: System, request: Request, paths: Paths) -> tuple[Facts, tuple[str, ...], bool]:
+    """Validate, and see whether the machine is blocked since its boot."""
+    validated: list[tuple[Facts, tuple[str, ...]]] = []
+    since_boot: list[bool] = []
+    at_once(
+        lambda: validated.append(
+            validate(system, request.config, paths, create_users=request.create_users)
+        ),
+        lambda: since_boot.append(backend.blocked_since_boot(system)),
+    )
+    return *validated[0], since_boot[0]
 
-    if not install.is_enabled():
+
+def _look_at_boot(config: Config, facts: Facts, report: Reporter) -> None:
+    from onionward.boot import way_out
+
+    if not way_out.is_enabled():
         return
     from onionward.boot import prepare
 
@@ -367,7 +380,7 @@ class _Activation:
     def _recover(self, error: BaseException) -> StepError:
         words, hint = words_of(error)
         if self._since_boot:
-            from onionward.boot.units import WAY_OUT
+            from onionward.boot.way_out import WAY_OUT
 
             words = f"{words}\n  The machine was blocked since its boot: {WAY_OUT}"
             return StepError(words, hint)
