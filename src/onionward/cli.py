@@ -69,19 +69,56 @@ def cli(ctx: click.Context, config_path: str | None, *, verbose: bool) -> None:
 @config_option
 @click.option("--yes", is_flag=True, help="Go on even if this cuts the SSH session it is typed in.")
 @click.option("--create-users", is_flag=True, help="Create accounts of [[user]] that do not exist.")
+@click.option(
+    "--confirm",
+    type=click.IntRange(1, 86400),
+    metavar="SECONDS",
+    help="Undo it after so many seconds, unless `onionward confirm` comes in time.",
+)
 @click.pass_context
-def up(ctx: click.Context, config_path: str | None, *, yes: bool, create_users: bool) -> None:
+def up(
+    ctx: click.Context,
+    config_path: str | None,
+    *,
+    yes: bool,
+    create_users: bool,
+    confirm: int | None,
+) -> None:
     """Route: block first, start Tor, then let traffic through it."""
     from onionward import lifecycle
     from onionward.boot.way_out import telling_the_way_out
     from onionward.paths import PATHS
-    from onionward.progress import Progress
+    from onionward.progress import Progress, say
 
     _interrupt_on_signals()
     with telling_the_way_out(_system(ctx)), Progress() as progress:
         config = _load(ctx, config_path)
-        request = lifecycle.Request(config, accept_cut=yes, create_users=create_users)
-        lifecycle.up(_system(ctx), request, PATHS, progress)
+        request = lifecycle.Request(
+            config, accept_cut=yes, create_users=create_users, confirm=confirm
+        )
+        journal = lifecycle.up(_system(ctx), request, PATHS, progress)
+        if journal.undo.get("confirm"):
+            from onionward.confirmation import seconds_left
+
+            left = seconds_left(journal)
+            say(f"undone in {left} s, unless you keep it: onionward confirm")
+
+
+@cli.command("confirm")
+@config_option
+@click.pass_context
+def confirm_command(ctx: click.Context, config_path: str | None) -> None:
+    """Keep what `up --confirm` has done; without it, it undoes itself."""
+    del config_path
+    from onionward.confirmation import undo
+    from onionward.paths import PATHS
+    from onionward.progress import Progress, say
+
+    _require_root("confirm")
+    with Progress() as progress:
+        journal, left = undo.confirm(_system(ctx), PATHS, progress)
+    what = "; ".join(journal.scopes) or "nothing yet"
+    say(f"confirmed with {left} s left: {journal.config} stays ({journal.state}: {what})")
 
 
 @cli.command()
@@ -171,6 +208,35 @@ def status(ctx: click.Context, config_path: str | None, *, as_json: bool) -> Non
     _require_root("status")
     report = status_module.gather(_system(ctx), PATHS)
     click.echo(status_module.to_json(report) if as_json else status_module.to_text(report))
+
+
+@cli.command()
+@config_option
+@click.option("--repair", is_flag=True, help="Mend it, as far as that does not open the network.")
+@click.pass_context
+def doctor(ctx: click.Context, config_path: str | None, *, repair: bool) -> None:
+    """Name everything that is not as it should be, and the command that mends it.
+
+    Exit status: 0 nothing is wrong, or all of it was repaired; 1 something is.
+    """
+    del config_path  # what should be is what is in force, not the configuration of today
+    from onionward import doctor as doctor_module
+    from onionward.paths import PATHS
+    from onionward.progress import Progress, say
+
+    _require_root("doctor")
+    if repair:
+        _interrupt_on_signals()
+        with Progress() as progress:
+            found = doctor_module.repair(_system(ctx), PATHS, progress)
+    else:
+        found = doctor_module.examine(_system(ctx), PATHS)
+    for finding in found:
+        how = f"repair: {finding.repair}" if finding.repair else "repair: by hand"
+        say(f"wrong: {finding.words}\n  {how}")
+    if not found:
+        say("nothing is wrong")
+    sys.exit(1 if found else 0)
 
 
 @cli.command()

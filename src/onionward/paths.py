@@ -26,6 +26,11 @@ class Paths(NamedTuple):
         return self.state / "journal.json"
 
     @property
+    def applied(self) -> Path:
+        """The configuration in force."""
+        return self.state / "applied.toml"
+
+    @property
     def lock(self) -> Path:
         """Held by the one onionward at work."""
         return self.runtime / "lock"

@@ -89,6 +89,15 @@ def restore(system: System, saved: Saved) -> str:
     return ""
 
 
+def missing(system: System, saved: Saved) -> list[str]:
+    """Those that are not there."""
+    present = _addresses(system)
+    return [
+        *(network for network in saved["networks"] if not _exists(system, network)),
+        *(address for address in saved["addresses"] if address not in present),
+    ]
+
+
 def _addresses(system: System) -> frozenset[str]:
     shown = json.loads(system.query(["ip", "-j", "address", "show", *_ON_LOOPBACK]) or "[]")
     return frozenset(a.get("local", "") for link in shown for a in link.get("addr_info", ()))

@@ -6,9 +6,11 @@ import contextlib
 import fcntl
 import json
 import os
+import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, Literal, get_args
 
 from onionward.errors import JournalError, LockedError
@@ -16,6 +18,8 @@ from onionward.paths import Paths
 from onionward.system import System
 
 VERSION = 1
+_SILENCE = 0.5  # seconds of waiting that are not worth a word
+_LONGEST = 200  # characters of a command in the lock
 State = Literal["blocked", "routed"]
 
 
@@ -115,27 +119,51 @@ def entered(journal: Journal, state: State, digest: str) -> Journal:
 
 
 @contextlib.contextmanager
-def locked(system: System, paths: Paths, patience: float = 20.0) -> Iterator[None]:
+def locked(
+    system: System,
+    paths: Paths,
+    patience: float = 10.0,
+    tell: Callable[[str], object] = lambda _: None,
+) -> Iterator[None]:
     """Hold the lock that keeps two onionwards from working at once.
 
+    Args:
+        system: the seam.
+        paths: where the lock is.
+        patience: seconds to wait for another one.
+        tell: told once who is waited for.
+
     Raises:
-        LockedError: another one did not finish in time.
+        LockedError: another one did not finish in time, or the lock cannot be made.
 
     """
-    deadline = time.monotonic() + patience
-    while (descriptor := _try_lock(system, paths)) is None:
-        if time.monotonic() > deadline:
+    start = time.monotonic()
+    told = False
+    while (descriptor := _lock_or_refuse(system, paths)) is None:
+        waited = time.monotonic() - start
+        if waited > patience:
             raise LockedError(
-                f"another onionward (process {_holder(paths)}) is at work",
+                f"another onionward is at work: {_holder(paths)}; waited {waited:.0f} s, nothing "
+                "was touched",
                 "wait for it, or end it; the rules stay in place meanwhile",
             )
+        if waited > _SILENCE and not told:
+            told = True
+            tell(f"waiting for another onionward: {_holder(paths)}")
         time.sleep(0.05)
     try:
         os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+        os.pwrite(descriptor, _card().encode(), 0)
         yield
     finally:
         os.close(descriptor)
+
+
+def _lock_or_refuse(system: System, paths: Paths) -> int | None:
+    try:
+        return _try_lock(system, paths)
+    except OSError as error:
+        raise LockedError(f"the lock cannot be taken: {error}; nothing was touched") from error
 
 
 def _try_lock(system: System, paths: Paths) -> int | None:
@@ -156,8 +184,17 @@ def _try_lock(system: System, paths: Paths) -> int | None:
     return None
 
 
+def _card() -> str:
+    """What the lock says of its holder: process, since when, command."""
+    words = [Path(sys.argv[0] or "onionward").name, *sys.argv[1:]]
+    return f"{os.getpid()}\n{time.time():.0f}\n{' '.join(words)[:_LONGEST]!r}\n"
+
+
 def _holder(paths: Paths) -> str:
+    """Who holds the lock, in words."""
     try:
-        return paths.lock.read_text().strip() or "unknown"
-    except OSError:
-        return "unknown"
+        pid, since, command = paths.lock.read_text(errors="replace").splitlines()
+        moment = time.strftime("%H:%M:%S", time.localtime(int(since)))
+    except (OSError, ValueError):
+        return "it has not said which"
+    return f"process {pid}, {command}, since {moment}"

@@ -41,6 +41,7 @@ class Status:
             of packets from behind it: "routed", "blocked", "absent", "untouched".
         counters: packets stopped, by reason.
         problems: what is not as it should be, each with what to do.
+        confirm: seconds until it undoes itself unless it is confirmed, or None.
         since_boot: whether what blocks is the block of the boot, because `up` has not succeeded.
         at_boot: whether a boot is blocked from the beginning and routed then.
 
@@ -58,6 +59,7 @@ class Status:
     forwarded: dict[str, str]
     counters: dict[str, int]
     problems: tuple[str, ...]
+    confirm: int | None = None
     since_boot: bool = False
     at_boot: Literal["enabled", "disabled"] = "disabled"
 
@@ -155,6 +157,12 @@ def _without_boot(system: System, paths: Paths) -> Status:
             f"{paths.resolv_conf} was changed by another program; queries still go to Tor or fail; "
             "`onionward up` points it to Tor again"
         )
+    left = None
+    if "confirm" in journal.undo:
+        from onionward import confirmation
+
+        left = confirmation.seconds_left(journal)
+        problems += confirmation.problems(journal, paths)
     problems += _of_surroundings(system, paths, journal)
     return Status(
         format=FORMAT,
@@ -169,6 +177,7 @@ def _without_boot(system: System, paths: Paths) -> Status:
         forwarded=_forwarded(reach, now),
         counters=backend.counters(held or ""),
         problems=tuple(problems),
+        confirm=left,
     )
 
 
@@ -269,6 +278,8 @@ def to_text(status: Status) -> str:
     if status.since:
         moment = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(status.since))
         lines.append(f"  since     {moment}")
+    if status.confirm is not None:
+        lines.append(f"  confirm   undone in {status.confirm} s without `onionward confirm`")
     if status.state != "off":
         process = f" (process {status.tor_pid})" if status.tor_pid else ""
         lines += [

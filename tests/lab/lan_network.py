@@ -133,7 +133,11 @@ def lease(node: Node, directory: Path, seconds: int = 20) -> dict[str, str]:
     argv += ["-cf", str(config), "-pf", str(pid), "-lf", str(directory / "leases"), "eth0"]
     done = node.run(*argv, check=False)
     if done.returncode == 0:
-        # it has gone to the background
+        # it has gone to the background, and writes this when it is there
+        deadline = time.monotonic() + 5
+        while not (pid.exists() and pid.read_text().strip()):
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
         subprocess.run(["kill", pid.read_text().strip()], check=True, timeout=10)
     lines = told.read_text().splitlines() if told.exists() else []
     pairs = (line.partition("=") for line in lines if line.startswith("new_"))

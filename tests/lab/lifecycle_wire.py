@@ -104,11 +104,13 @@ class Wire:
                 found[-1] = Packet(found[-1].time, f"{found[-1].words} {line.strip()}")
         return [p for p in found if since <= p.time < before and f"{gateway}." not in p.words]
 
-    def assert_silent(self, since: float = 0.0, before: float = float("inf")) -> None:
-        """Nothing has left in clear in a span of time."""
+    def assert_silent(
+        self, since: float = 0.0, before: float = float("inf"), where: str = ""
+    ) -> None:
+        """Nothing has left in clear in a span of time; `where` is for the message."""
         leaks = self.packets(since, before)
         shown = "\n".join(f"{p.time:.6f} {p.words}" for p in leaks[:20])
-        assert not leaks, f"{len(leaks)} packets left in clear since {since:.6f}:\n{shown}"
+        assert not leaks, f"{where}: {len(leaks)} packets left in clear since {since:.6f}:\n{shown}"
 
 
 def now() -> float:

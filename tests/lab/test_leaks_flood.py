@@ -19,6 +19,8 @@ from onionward.leaks.wire import Capture, Exempt
 from tests.lab.leak_bench import Bench, Trace
 from tests.lab.leak_flood import KINDS, PORT
 
+# on a machine where other tests run, too
+_STARTING_SECONDS = 2.5
 FLOOD = Path(__file__).with_name("leak_flood.py")
 BYPASSED = '[bypass]\nnetworks = ["198.18.200.0/24"]\n'
 OTHER_TOR = 'virtual_networks = ["127.128.0.0/10"]\n'
@@ -64,14 +66,14 @@ def flood(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Flood]
     bench = Bench(lab, tmp_path_factory.mktemp("flood"))
     try:
         with bench.witness.watch("flood") as capture, flooding(bench):
-            time.sleep(1.0)
+            time.sleep(_STARTING_SECONDS)
             up = bench.onionward("up")
             reloads = []
             for text, tor, _ in RELOADS:
                 bench.configure(text, tor=tor, network=LAB_NETWORK)
                 reloads.append(bench.onionward("up"))
             down = bench.onionward("down")
-            time.sleep(0.5)
+            time.sleep(_STARTING_SECONDS)
         yield Flood(capture, bench.exempt, up, tuple(reloads), down)
     finally:
         bench.end()

@@ -15,6 +15,7 @@ from onionward import __main__, __version__, lifecycle, preview, status
 from onionward.cli import cli
 from onionward.config import Config, Source
 from onionward.errors import CommandError, OnionwardError, RefusedError, StepError
+from onionward.state import Journal
 from tests.support import FACTS, policy
 
 
@@ -204,14 +205,22 @@ def test_status_in_both_forms(run: Run, monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_up_passes_on_what_was_asked(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[lifecycle.Request] = []
-    monkeypatch.setattr(lifecycle, "up", lambda _system, request, *_: asked.append(request))
+
+    def up(_system: object, request: lifecycle.Request, *_: object) -> Journal:
+        asked.append(request)
+        return Journal("routed", 0.0, "abcd", 1)
+
+    monkeypatch.setattr(lifecycle, "up", up)
     monkeypatch.setattr("signal.signal", lambda *_: None)
     monkeypatch.setattr("onionward.config.load", lambda _path: Config())
     run("up")
     run("up", "--yes")
     run("up", "--create-users")
-    assert [request.accept_cut for request in asked] == [False, True, False]
-    assert [request.create_users for request in asked] == [False, False, True]
+    run("up", "--confirm", "60")
+    assert run("up", "--confirm", "0").status == 2
+    assert [request.confirm for request in asked] == [None, None, None, 60]
+    assert [request.accept_cut for request in asked] == [False, True, False, False]
+    assert [request.create_users for request in asked] == [False, False, True, False]
 
 
 def test_check_prints_the_limits(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

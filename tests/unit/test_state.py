@@ -99,7 +99,9 @@ def test_the_lock_excludes(paths: Paths) -> None:
     system = LocalSystem()
     with (
         locked(system, paths, patience=0),
-        pytest.raises(LockedError, match=r"another onionward \(process \d+\)"),
+        pytest.raises(
+            LockedError, match=r"another onionward is at work: process \d+, '.*', since \d\d:"
+        ),
         locked(system, paths, patience=0),
     ):
         pytest.fail("two hold the lock")

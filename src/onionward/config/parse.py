@@ -90,7 +90,17 @@ def load(path: Path | None) -> Config:
         raise ConfigError([f"{chosen}: byte {error.start} is not UTF-8; TOML is"]) from None
     except OSError as error:
         raise ConfigError([f"{chosen}: cannot be read: {error.strerror}"]) from None
-    return _with_network(parse(text, str(chosen)))
+    return parse_with_network(text, str(chosen))
+
+
+def parse_with_network(text: str, name: str) -> Config:
+    """As `parse`, and read the file that `tor.network` names.
+
+    Raises:
+        ConfigError: all that is wrong with either.
+
+    """
+    return _with_network(parse(text, name))
 
 
 def parse(text: str, name: str) -> Config:

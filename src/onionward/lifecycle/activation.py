@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-from onionward import flows, state
+from onionward import applied, confirmation, flows, state
 from onionward.backend import nftables as backend
 from onionward.config.values import Config
+from onionward.confirmation import process as confirm_process
 from onionward.describe import scopes
 from onionward.dns import file as resolver
-from onionward.errors import ConfigError, OnionwardError, StepError
+from onionward.errors import ConfigError, OnionwardError, RefusedError, StepError
 from onionward.facts import Account, Facts
 from onionward.lifecycle import surroundings
 from onionward.lifecycle.deactivation import at_work, state_now, undo_everything
@@ -38,12 +39,14 @@ class Request(NamedTuple):
         config: read and free of contradictions.
         accept_cut: go on though the SSH session it was typed in will be cut.
         create_users: create accounts that the configuration names and that do not exist.
+        confirm: undo it after so many seconds unless `onionward confirm` comes; None: it stays.
 
     """
 
     config: Config
     accept_cut: bool = False
     create_users: bool = False
+    confirm: int | None = None
 
 
 def up(system: System, request: Request, paths: Paths, report: Reporter) -> Journal:
@@ -56,24 +59,29 @@ def up(system: System, request: Request, paths: Paths, report: Reporter) -> Jour
     """
     if os.geteuid() != 0:
         validate(system, request.config, paths, create_users=request.create_users)
-    with at_work(system, paths):
-        previous = state.load(paths)
-        facts, limits, since_boot = _look(system, request, paths)
-        if not request.accept_cut:
-            refuse_to_cut_ssh(request.config, facts)
-        for limit in limits:
-            report.warn(limit)
-        _look_at_boot(request.config, facts, report)
-        activation = _Activation(
-            system,
-            request,
-            paths,
-            report,
-            facts,
-            previous,
-            since_boot=since_boot,
-        )
-        return activation.run()
+    with at_work(system, paths, report):
+        return up_under_lock(system, request, paths, report)
+
+
+def up_under_lock(system: System, request: Request, paths: Paths, report: Reporter) -> Journal:
+    """As `up`, for whoever holds the lock already."""
+    previous = state.load(paths)
+    facts, limits, since_boot = _look(system, request, paths)
+    if not request.accept_cut:
+        refuse_to_cut_ssh(request.config, facts)
+    if request.confirm is not None:
+        if since_boot:
+            raise RefusedError(
+                "--confirm: the machine is blocked since its boot, and there is no other way back "
+                "than an open network; nothing was touched",
+                "run `onionward up` without --confirm",
+            )
+        confirmation.refuse_without_a_way_back(paths, previous)
+    for limit in limits:
+        report.warn(limit)
+    _look_at_boot(request.config, facts, report)
+    activation = _Activation(system, request, paths, report, facts, previous, since_boot=since_boot)
+    return activation.run()
 
 
 def _look(system: System, request: Request, paths: Paths) -> tuple[Facts, tuple[str, ...], bool]:
@@ -121,7 +129,9 @@ class _Activation:
         self._paths = paths
         self._report = report
         self._facts = facts
+        self._previous = previous
         self._was_on = previous is not None
+        self._confirm = request.confirm
         self._since_boot = since_boot
         self._journal = previous or Journal(
             state="blocked",
@@ -138,10 +148,25 @@ class _Activation:
         except OnionwardError as error:
             raise StepError(f"{error.message}; nothing else was touched", error.hint) from error
         try:
+            self._await_confirmation()
             return self._route(account)
         except BaseException as error:
             # whatever it is, the machine must not be left half way without a word
             raise self._recover(error) from error
+
+    def _await_confirmation(self) -> None:
+        if self._confirm is None:
+            return
+        if not self._paths.state.is_dir():
+            self._system.make_directory(self._paths.state, mode=0o711)
+        entry = confirmation.awaited(self._paths, self._previous, self._confirm)
+        self._note_confirmation(entry)
+        self._note_confirmation({**entry, "pid": confirm_process.start(self._system, self._paths)})
+
+    def _note_confirmation(self, entry: Mapping[str, object]) -> None:
+        undo = {**self._journal.undo, confirmation.STEP: entry}
+        self._journal = replace(self._journal, undo=undo)
+        state.save(self._system, self._paths, self._journal)
 
     def _create_users(self) -> None:
         if not self._config.user:
@@ -274,6 +299,10 @@ class _Activation:
         journal = replace(
             self._journal, config=self._config.source.name, scopes=list(scopes(policy))
         )
+        if entered == "routed":
+            applied.save(self._system, self._paths, self._config)
+            if self._confirm is not None:
+                journal = confirmation.renewed(journal, self._confirm)
         self._journal = state.entered(journal, entered, digest)
         state.save(self._system, self._paths, self._journal)
 
@@ -288,11 +317,20 @@ class _Activation:
 
     def _tor_works(self) -> bool:
         pids = tor_process.running(self._paths)
-        return bool(pids) and not any(map(tor_process.is_suspended, pids))
+        return (
+            bool(pids)
+            and not any(map(tor_process.is_suspended, pids))
+            and self._paths.control_socket.is_socket()
+            and all(tor_process.own_group_of(pid) == self._group_name() for pid in pids)
+        )
+
+    def _group_name(self) -> str | None:
+        cgroup = self._cgroup()
+        return None if cgroup is None else str(cgroup)
 
     def _block(self, policy: Policy) -> None:
         cgroup = self._cgroup()
-        self._note("tor", {"cgroup": None if cgroup is None else str(cgroup)})
+        self._note("tor", {"cgroup": self._group_name()})
         if cgroup is not None:
             # nft resolves the group when the rules are loaded, so it must exist by then
             self._system.make_directory(cgroup)
@@ -387,7 +425,7 @@ class _Activation:
         if self._was_on:
             return StepError(
                 f"{words}\n  The machine is {state_now(self._system)}. It was on before, so "
-                "nothing has been opened.",
+                f"nothing has been opened.{self._way_back()}",
                 hint or "repeat `onionward up`, or open it with `onionward down`",
             )
         if state.load(self._paths) is None:
@@ -401,6 +439,10 @@ class _Activation:
         return StepError(
             f"{words}\n  Everything was put back: the machine is off, as before.", hint
         )
+
+    def _way_back(self) -> str:
+        left = confirmation.seconds_left(self._journal)
+        return "" if left is None else f" In {left} s what was in force before comes back."
 
 
 def _blocked_words(policy: Policy) -> str:

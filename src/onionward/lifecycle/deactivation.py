@@ -8,12 +8,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from onionward import flows, state
+from onionward import applied, flows, state
 from onionward.backend import nftables as backend
+from onionward.confirmation import process as confirm_process
 from onionward.dns import file as resolver
 from onionward.errors import JournalError, StepError
 from onionward.facts import own_addresses
-from onionward.lifecycle import surroundings
+from onionward.lifecycle import leftovers, surroundings
 from onionward.lifecycle.reporter import Reporter, words_of
 from onionward.paths import Paths
 from onionward.render.resolver import resolv_conf
@@ -25,9 +26,9 @@ T = TypeVar("T")
 
 
 @contextlib.contextmanager
-def at_work(system: System, paths: Paths) -> Iterator[None]:
+def at_work(system: System, paths: Paths, report: Reporter) -> Iterator[None]:
     """Hold the lock; its directory goes when the machine is off, whatever has been refused."""
-    with state.locked(system, paths):
+    with state.locked(system, paths, tell=report.step):
         try:
             yield
         finally:
@@ -52,15 +53,11 @@ def down(system: System, paths: Paths, report: Reporter, *, force: bool = False)
         StepError: something could not be put back; the message says what.
 
     """
-    with at_work(system, paths):
+    with at_work(system, paths, report):
         journal = _journal_or_empty(system, paths, force=force)
         if journal is None:
             journal = _recognised(system, paths)
-            if not (
-                backend.any_table(system)
-                or backend.blocked_since_boot(system)
-                or journal.undo.keys() & {"tor", "resolver", "onion"}
-            ):
+            if not (backend.blocked_since_boot(system) or leftovers.of_nobody(system, paths)):
                 return False
         try:
             undo_everything(system, paths, journal, report, force=force)
@@ -137,12 +134,18 @@ def undo_everything(
         "forgetting redirected flows",
         lambda: flows.forget_redirected(system),
     )
+    # last, so that what fails here is undone by it later
+    if not attempts.failures:
+        attempts.take(
+            "ending what awaits a confirmation", lambda: confirm_process.stop(system, paths)
+        )
     if attempts.failures:
         raise StepError(
             f"not everything could be put back: {attempts.words()}\n"
             f"  The machine is {state_now(system)}.",
             "mend the cause and repeat `onionward down`; the journal is kept for it",
         )
+    applied.remove(system, paths)
     system.remove_file(paths.journal)
     system.remove_file(temporary_name(paths.journal))
 

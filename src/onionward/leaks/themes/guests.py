@@ -102,7 +102,7 @@ class _Guest:
         self._process.communicate()
 
 
-def _wait_until_forwarding(port: str) -> None:
+def wait_until_forwarding(port: str) -> None:
     """A port of a bridge takes a moment; what is none has nothing to wait for."""
     state = Path(f"/sys/class/net/{port}/brport/state")
     deadline = time.monotonic() + _PATIENCE
@@ -123,7 +123,7 @@ def _guest_sends(link: Link, kind: int, to: str, repetitions: int) -> Probe:
                 guest.tell(name)
                 guest.expect("up")
                 for port in (f"{attempt.device}o", attempt.targets.device):
-                    _wait_until_forwarding(port)
+                    wait_until_forwarding(port)
                 guest.tell(frame.hex())
                 guest.expect("sent")
         finally:

@@ -24,6 +24,7 @@ from onionward.leaks.tools import (
 )
 
 _SECONDS_OF_KERNEL = 1.3
+_CROSSING_SECONDS = 0.05
 
 
 def _groups(join: Callable[[socket.socket, int], None], family: int) -> Probe:
@@ -100,22 +101,32 @@ def _macvtap_sends(attempt: Attempt) -> None:
 def _bridge_member(attempt: Attempt) -> None:
     """The uplink and somebody's device are ports of one bridge."""
     name, inside, outside = attempt.device, f"{attempt.device}i", f"{attempt.device}o"
-    with device(
-        name,
-        f"link add {name} type bridge",
-        f"link add {inside} address {attempt.hardware} type veth peer name {outside}",
-        f"link set {outside} master {name}",
-        *(f"link set {link} up" for link in (name, inside, outside)),
-        f"link set {attempt.targets.device} master {name}",
+    with (
+        device(
+            inside,
+            f"link add {inside} address {attempt.hardware} type veth peer name {outside}",
+            *(f"link set {link} up" for link in (inside, outside)),
+        ),
+        device(
+            name,
+            f"link add {name} type bridge",
+            f"link set {name} up",
+            f"link set {outside} master {name}",
+            f"link set {attempt.targets.device} master {name}",
+        ),
     ):
         try:
+            for port in (outside, attempt.targets.device):
+                guests.wait_until_forwarding(port)
             inner = ip_datagram(attempt)
             data = packets.ethernet(
                 attempt.hardware, attempt.targets.far_mac, packets.ETH_IP4, inner
             )
             send_frame(data, inside)
+            # a veth's frames cross the bridge when the kernel has time for them
+            time.sleep(_CROSSING_SECONDS)
         finally:
-            ip_batch(f"link set {attempt.targets.device} nomaster", f"link delete {inside}")
+            ip_batch(f"link set {attempt.targets.device} nomaster")
 
 
 def _spanning_tree(attempt: Attempt) -> None:
