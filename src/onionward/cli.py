@@ -86,12 +86,13 @@ def up(
 ) -> None:
     """Route: block first, start Tor, then let traffic through it."""
     from onionward import lifecycle
+    from onionward.boot.way_out import telling_the_way_out
     from onionward.paths import PATHS
     from onionward.progress import Progress, say
 
-    config = _load(ctx, config_path)
     _interrupt_on_signals()
-    with Progress() as progress:
+    with telling_the_way_out(_system(ctx)), Progress() as progress:
+        config = _load(ctx, config_path)
         request = lifecycle.Request(
             config, accept_cut=yes, create_users=create_users, confirm=confirm
         )
@@ -132,10 +133,12 @@ def down(ctx: click.Context, config_path: str | None, *, force: bool) -> None:
     """Put everything back exactly as it was."""
     del config_path  # what was done is in the journal, not in the configuration of today
     from onionward import lifecycle
+    from onionward.boot import way_out
     from onionward.paths import PATHS
     from onionward.progress import Progress, say
 
     _require_root("down")
+    way_out.end_attempts(_system(ctx))
     _interrupt_on_signals()
     with Progress() as progress:
         if lifecycle.down(_system(ctx), PATHS, progress, force=force):
@@ -143,6 +146,53 @@ def down(ctx: click.Context, config_path: str | None, *, force: bool) -> None:
             say(f"off: {back}; traffic leaves in clear")
         else:
             say("off already: nothing to put back")
+    if way_out.is_enabled():
+        say("the next boot is blocked and routed again: `onionward disable` ends that")
+
+
+@cli.command()
+@config_option
+@click.option(
+    "--init",
+    type=click.Choice(["systemd", "sysvinit"]),
+    help="What starts services here; left out, what is found.",
+)
+@click.pass_context
+def enable(
+    ctx: click.Context, config_path: str | None, init: Literal["systemd", "sysvinit"] | None
+) -> None:
+    """Block at every boot before there is a network, then route as `up` does."""
+    from onionward import lifecycle
+    from onionward.boot import install, prepare
+    from onionward.boot.way_out import WAY_OUT
+    from onionward.paths import PATHS
+
+    _require_root("enable")
+    config = _load(ctx, config_path)
+    facts, limits = lifecycle.validate(_system(ctx), config, PATHS, whole=True)
+    for limit in limits:
+        click.echo(f"limit: {limit}")
+    texts = prepare.texts(_system(ctx), config, facts, config_path or ctx.obj["config"])
+    install.enable(_system(ctx), texts, init or install.choose())
+    click.echo(
+        "enabled: from the next boot on nothing leaves before Tor is up; nothing changed now"
+    )
+    click.echo(f"if Tor cannot be reached then, {WAY_OUT}")
+
+
+@cli.command()
+@config_option
+@click.pass_context
+def disable(ctx: click.Context, config_path: str | None) -> None:
+    """Take back what `enable` did; what is in force now stays in force."""
+    del config_path
+    from onionward.boot import install
+
+    _require_root("disable")
+    if install.disable(_system(ctx)):
+        click.echo("disabled: the next boot is open; `onionward down` opens the network now")
+    else:
+        click.echo("disabled already: nothing to remove")
 
 
 @cli.command()

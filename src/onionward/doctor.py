@@ -116,7 +116,7 @@ def repair(system: System, paths: Paths, report: Reporter) -> tuple[Finding, ...
         name = journal.config if journal is not None else str(paths.applied)
         # what was in force before cuts nobody who was not cut then
         up(system, Request(parse_with_network(text, name), accept_cut=True), paths, report)
-    elif DOWN in wanted and not backend.any_table(system):
+    elif DOWN in wanted and not (backend.any_table(system) or backend.blocked_since_boot(system)):
         down(system, paths, report)
     else:
         return found

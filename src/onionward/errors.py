@@ -41,6 +41,10 @@ class OnionwardError(Exception):
     def __str__(self) -> str:
         return f"{self.message}\n  {self.hint}" if self.hint else self.message
 
+    def add_hint(self, words: str) -> None:
+        """Say this, too."""
+        self.hint = f"{self.hint}\n  {words}" if self.hint else words
+
 
 class RefusedError(OnionwardError):
     """Bad input or a machine that cannot do this; nothing was touched."""

@@ -67,3 +67,9 @@ class Paths(NamedTuple):
 
 
 PATHS = Paths()
+
+BLOCKS_AT_BOOT = (
+    Path("/etc/systemd/system/onionward-block.service"),
+    Path("/etc/init.d/onionward-block"),
+)
+"""What `enable` makes; `status` asks for it in a hurry."""

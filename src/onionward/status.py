@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from onionward import state
 from onionward.backend import nftables as backend
 from onionward.dns import file as resolver
-from onionward.paths import Paths
+from onionward.paths import BLOCKS_AT_BOOT, Paths
 from onionward.render.resolver import resolv_conf
 from onionward.system import System
 from onionward.tor import process as tor_process
@@ -42,6 +42,8 @@ class Status:
         counters: packets stopped, by reason.
         problems: what is not as it should be, each with what to do.
         confirm: seconds until it undoes itself unless it is confirmed, or None.
+        since_boot: whether what blocks is the block of the boot, because `up` has not succeeded.
+        at_boot: whether a boot is blocked from the beginning and routed then.
 
     """
 
@@ -58,6 +60,8 @@ class Status:
     counters: dict[str, int]
     problems: tuple[str, ...]
     confirm: int | None = None
+    since_boot: bool = False
+    at_boot: Literal["enabled", "disabled"] = "disabled"
 
 
 def gather(system: System, paths: Paths) -> Status:
@@ -67,6 +71,40 @@ def gather(system: System, paths: Paths) -> Status:
         JournalError: the journal is damaged.
 
     """
+    found = _without_boot(system, paths)
+    enabled, problems = _boot()
+    since_boot = backend.blocked_since_boot(system)
+    state_now = found.state
+    if since_boot:
+        state_now = "blocked"
+        others = () if found.state == "open" else found.problems
+        problems = (
+            "blocked since the boot, because `onionward up` has not succeeded; "
+            "`onionward up` tries again, `onionward down` opens the network",
+            *others,
+            *problems,
+        )
+    else:
+        problems = (*found.problems, *problems)
+    return replace(
+        found,
+        state=state_now,
+        problems=problems,
+        since_boot=since_boot,
+        at_boot="enabled" if enabled else "disabled",
+    )
+
+
+def _boot() -> tuple[bool, tuple[str, ...]]:
+    """Whether the boot is protected, and what is wrong with that."""
+    if not any(path.exists() for path in BLOCKS_AT_BOOT):
+        return False, ()
+    from onionward.boot import install
+
+    return install.is_enabled(), install.problems()
+
+
+def _without_boot(system: System, paths: Paths) -> Status:
     journal = state.load(paths)
     if journal is None and not paths.runtime.exists() and not backend.any_table(system):
         return _without_journal(paths, None, ())
@@ -245,11 +283,12 @@ _STATES = {
     "routed": "routed: the scopes below go through Tor or nowhere",
     "open": "OPEN: traffic leaves in clear",
 }
+_SINCE_BOOT = "blocked since boot: nothing of the scopes leaves, tor included"
 
 
 def to_text(status: Status) -> str:
     """For people."""
-    lines = [_STATES[status.state]]
+    lines = [_SINCE_BOOT if status.since_boot else _STATES[status.state]]
     if status.since:
         moment = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(status.since))
         lines.append(f"  since     {moment}")
@@ -266,5 +305,7 @@ def to_text(status: Status) -> str:
             "  stopped   "
             + (", ".join(f"{n} {name}" for name, n in status.counters.items()) or "nothing"),
         ]
+    if status.at_boot == "enabled":
+        lines.append("  at boot   blocked before there is a network, then routed")
     lines += [f"  problem   {problem}" for problem in status.problems]
     return "\n".join(lines)

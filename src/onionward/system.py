@@ -235,6 +235,15 @@ class System:
         self.effect(f"ln -P {path} {name}")
         os.link(path, name, follow_symlinks=False)
 
+    def symbolic_link(self, target: str, path: Path) -> None:
+        """Make a link, atomically and durably; what has its name is replaced."""
+        self.effect(f"ln -sfn {target} {path}")
+        temporary = temporary_name(path)
+        temporary.unlink(missing_ok=True)
+        temporary.symlink_to(target)
+        temporary.replace(path)
+        self.sync_directory(path.parent)
+
     def rename(self, path: Path, target: Path) -> None:
         """Rename atomically, replacing what is there, and make it durable."""
         self.effect(f"mv -T {path} {target}")

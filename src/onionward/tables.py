@@ -7,11 +7,18 @@ from __future__ import annotations
 
 TABLE = ("inet", "onionward")
 EGRESS_TABLE = ("netdev", "onionward_l2")
+BOOT_TABLE = ("inet", "onionward_boot")
+"""Holds from the boot until `up` has loaded its own block."""
 
 
 def remove() -> str:
     """Text that removes both tables in one transaction, whether or not they exist."""
     return "".join(_replace(family, name) for family, name in (TABLE, EGRESS_TABLE))
+
+
+def remove_boot() -> str:
+    """Text that removes the table of the boot, whether or not it exists."""
+    return _replace(*BOOT_TABLE)
 
 
 def _replace(family: str, name: str) -> str:

@@ -1,4 +1,4 @@
-"""The cases: a configuration and a machine in, the five texts out."""
+"""The cases: a configuration and a machine in, the six texts out."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from onionward.facts import Account, Facts, parse_links
 from onionward.paths import Paths
 from onionward.policy import ControlGroup, Policy, derive
 from onionward.render import nftables
-from onionward.render.nftables import Ruleset
+from onionward.render.nftables import Ruleset, boot
 from onionward.render.resolver import resolv_conf
 from onionward.render.torrc import torrc
 from tests.support import FACTS, flow
@@ -74,6 +74,7 @@ def load(name: str, temporary: Path) -> Case:
     texts = {
         "route.nft": route.text,
         "block.nft": block.text,
+        "boot.nft": boot.whole(policy),
         "torrc": torrc(policy, Paths(), account=read.tor.user, network=read.network_lines),
         "policy.txt": describe(policy) + "\n",
         "resolv.conf": resolv_conf(),

@@ -24,7 +24,7 @@ from onionward.tor.process import command
 from tests.golden import cases
 from tests.golden.machine import namespace, unique_cgroup
 
-TEXTS = ["route.nft", "block.nft", "torrc", "policy.txt", "resolv.conf"]
+TEXTS = ["route.nft", "block.nft", "boot.nft", "torrc", "policy.txt", "resolv.conf"]
 
 
 def test_all_cases_are_there() -> None:

@@ -81,7 +81,7 @@ SPOILT = {
         "138, 853, 1900", "138, 1900", tcp("2001:db8:5::7", 853), "direct"
     ),
     "any protocol is bypassed": Spoilt(
-        "meta l4proto { tcp, udp, icmp, ipv6-icmp } accept",
+        "meta l4proto { tcp, udp, icmp, icmpv6 } accept",
         "accept",
         send("root", addr("10.1.0.1"), "gre"),
         "direct",

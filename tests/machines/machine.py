@@ -45,6 +45,8 @@ _END_TIMEOUT = 10.0
 # the command's control groups are joined first, so that all it starts is in them
 _JOIN = 'while [ "$1" != -- ]; do echo $$ > "$1/cgroup.procs"; shift; done; shift; exec "$@"'
 
+_MOUNT = 'mount -t overlay overlay -o "$1" "$2" && shift 2 && exec "$@"'
+
 
 class Machine:
     """A booted machine.
@@ -145,6 +147,11 @@ class Machine:
         """Run the program of this repository."""
         return self.run("python3", "-m", "onionward", *argv, timeout=timeout)
 
+    def power_off(self) -> None:
+        """Shut down in order, and wait until it is off."""
+        self.run("systemctl", "poweroff")
+        _poll(lambda: not Path(f"/proc/{self.leader}/root/etc").exists(), "it does not end")
+
     def start(self, *units: str) -> None:
         """Start services; one that does not start is the test's failure, with its journal."""
         done = self.run("systemctl", "start", *units)
@@ -154,16 +161,31 @@ class Machine:
 
 
 @contextmanager
-def boot(host: Host, packages: Iterable[str] = PACKAGES) -> Iterator[Machine]:
+def boot(
+    host: Host,
+    packages: Iterable[str] = PACKAGES,
+    *,
+    release: str = "",
+    disk: Path | None = None,
+    reached: Iterable[str] = ("running", "degraded"),
+) -> Iterator[Machine]:
     """Boot a machine in the network of a lab's host; it is gone when the block is left.
 
     The network is then as it was, but for tables of packet rules.
+
+    Args:
+        host: whose network.
+        packages: what its tree has.
+        release: of Debian; left out, that of the machine outside.
+        disk: a directory for what the machine writes, to be booted from again; left out, it
+            forgets everything.
+        reached: what it has come to when it counts as booted (systemctl(1), is-system-running).
 
     Raises:
         LabError: there is no tree, or the machine does not boot.
 
     """
-    place = tree(packages)
+    place = tree(packages, release)
     _remove_leftovers_of_the_dead()
     name = f"{_GROUP}{os.getpid()}-{next(_NUMBERS)}"
     groups = [root / name for root in _control_trees()]
@@ -173,11 +195,11 @@ def boot(host: Host, packages: Iterable[str] = PACKAGES) -> Iterator[Machine]:
             for group in groups:
                 group.mkdir()
             with left_as_found(host):
-                nspawn = _spawn(place, name, host, groups, log)
+                nspawn = _spawn(place, name, host, groups, log, disk)
                 try:
                     leader = _wait_for_leader(nspawn, log)
                     machine = Machine(leader, log)
-                    _wait_until_booted(machine)
+                    _wait_until_booted(machine, set(reached))
                     yield machine
                 finally:
                     _end(nspawn)
@@ -189,18 +211,30 @@ def boot(host: Host, packages: Iterable[str] = PACKAGES) -> Iterator[Machine]:
 
 
 def _spawn(
-    place: Path, name: str, host: Host, groups: list[Path], log: Path
+    place: Path, name: str, host: Host, groups: list[Path], log: Path, disk: Path | None
 ) -> subprocess.Popen[bytes]:
+    files: tuple[str, ...] = (f"--directory={place}", "--volatile=overlay")
+    mounted: tuple[str, ...] = ()
+    if disk is not None:
+        for part in ("upper", "work", "whole"):
+            (disk / part).mkdir(exist_ok=True)
+        files = (f"--directory={disk / 'whole'}",)
+        layers = f"lowerdir={place},upperdir={disk / 'upper'},workdir={disk / 'work'}"
+        # in a mount namespace that ends with the machine
+        mounted = ("unshare", "--mount", "--", "sh", "-c", _MOUNT, "sh", layers, f"{disk}/whole")
     with log.open("wb") as console:
         return subprocess.Popen(
             [
                 *("sh", "-c", _JOIN, "sh", *map(str, groups), "--"),
+                *mounted,
                 # not KILL: a machine outlives an nspawn that has no time to end it
                 *("setpriv", "--pdeathsig", "TERM", "--"),
                 *("systemd-nspawn", "--quiet", "--register=no", "--keep-unit", "--settings=no"),
-                *(f"--directory={place}", "--volatile=overlay", f"--machine={name}"),
+                *(*files, f"--machine={name}"),
                 *("--hostname=machine", f"--network-namespace-path=/proc/{host.pid}/ns/net"),
-                *("--resolv-conf=off", "--timezone=off", "--link-journal=no", "--console=pipe"),
+                *("--resolv-conf=off", "--timezone=off", "--link-journal=no"),
+                # one that programs can open, or none
+                f"--console={'read-only' if disk is not None else 'pipe'}",
                 "--capability=CAP_NET_ADMIN,CAP_LINUX_IMMUTABLE",
                 *(f"--bind-ro={path}" for path in _bound()),
                 "--boot",
@@ -240,11 +274,11 @@ def _wait_for_leader(nspawn: subprocess.Popen[bytes], log: Path) -> int:
     return _poll(leader, "its process 1 does not start")
 
 
-def _wait_until_booted(machine: Machine) -> None:
+def _wait_until_booted(machine: Machine, reached: set[str]) -> None:
     # systemctl cannot ask before systemd listens
     _poll(machine.path("/run/systemd/private").exists, "systemd does not listen")
     state = machine.run("systemctl", "is-system-running", "--wait", timeout=_BOOT_TIMEOUT)
-    if state.stdout.strip() not in ("running", "degraded"):
+    if state.stdout.strip() not in reached:
         raise LabError(f"the machine does not boot: {state.stdout}{state.stderr}{machine.console}")
 
 

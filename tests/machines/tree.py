@@ -31,8 +31,12 @@ _RECIPE = "2"  # another number makes every cached tree a stale one
 _TARGETS = "$(ORIGIN)|$(REPO_URI)|$(RELEASE)|$(COMPONENT)|"
 
 
-def tree(packages: Iterable[str] = PACKAGES) -> Path:
-    """A tree of this machine's Debian release with these packages, built when there is none yet.
+def tree(packages: Iterable[str] = PACKAGES, release: str = "") -> Path:
+    """A tree of a Debian release with these packages, built when there is none yet.
+
+    Args:
+        packages: besides the smallest set.
+        release: its code name; left out, this machine's.
 
     Raises:
         LabError: it cannot be built.
@@ -41,7 +45,9 @@ def tree(packages: Iterable[str] = PACKAGES) -> Path:
     if os.geteuid() != 0:
         raise LabError("a Debian tree is built by root only", "Run the tests with sudo.")
     wanted = sorted(set(packages))
-    release, sources = _release(), _sources()
+    own, sources = _release(), _sources()
+    release = release or own
+    sources = [line.replace(f" {own}", f" {release}") for line in sources]
     recipe = "\n".join([_RECIPE, release, *_OMITTED, *wanted, *sources])
     place = CACHE / hashlib.sha256(recipe.encode()).hexdigest()[:16]
     CACHE.mkdir(mode=0o755, exist_ok=True)

@@ -200,8 +200,10 @@ def test_removal_and_loading_are_one_transaction_each() -> None:
     system.answers["nft --file -"] = load
     backend.apply(system, RULESET)
     backend.remove_tables(system)
-    assert given[0] == "THE TEXT"
-    assert given[1].count("delete table") == 2
+    of_boot = "table inet onionward_boot\ndelete table inet onionward_boot\n"
+    assert given[0] == f"{of_boot}THE TEXT"
+    assert given[1].startswith(of_boot)
+    assert given[1].count("delete table") == 3
     assert len(system.effects) == 2
 
 

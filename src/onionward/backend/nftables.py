@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from onionward.errors import CommandError, RefusedError, VerifyError
 from onionward.system import System
-from onionward.tables import EGRESS_TABLE, TABLE, remove
+from onionward.tables import BOOT_TABLE, EGRESS_TABLE, TABLE, remove, remove_boot
 
 if TYPE_CHECKING:
     from onionward.render.nftables import Ruleset
@@ -35,21 +35,23 @@ def check(system: System, *rulesets: Ruleset) -> None:
 
 
 def apply(system: System, ruleset: Ruleset) -> None:
-    """Replace both tables in one transaction.
+    """Replace both tables, and the one that blocks since the boot, in one transaction.
 
     Raises:
         CommandError: nft refused it; what was there before is still there.
 
     """
     words = f"nft --file -  # {ruleset.state}"
-    system.change(["nft", "--file", "-"], stdin=ruleset.text, timeout=60, words=words)
+    text = remove_boot() + ruleset.text
+    system.change(["nft", "--file", "-"], stdin=text, timeout=60, words=words)
 
 
 def remove_tables(system: System) -> None:
-    """Remove both tables in one transaction; nothing happens when there are none."""
-    if any_table(system):
+    """Remove all of our tables in one transaction; nothing happens when there are none."""
+    if _present(system):
         words = "nft --file -  # remove"
-        system.change(["nft", "--file", "-"], stdin=remove(), timeout=60, words=words)
+        text = remove_boot() + remove()
+        system.change(["nft", "--file", "-"], stdin=text, timeout=60, words=words)
 
 
 def verify(system: System, ruleset: Ruleset) -> str:
@@ -86,9 +88,18 @@ def verify(system: System, ruleset: Ruleset) -> str:
 
 
 def any_table(system: System) -> bool:
-    """Whether one of our tables exists."""
+    """Whether one of the tables that `up` loads exists."""
+    return bool(_present(system) & set(_TABLES))
+
+
+def blocked_since_boot(system: System) -> bool:
+    """Whether the table is in force that blocks from the boot until `up`."""
+    return BOOT_TABLE in _present(system)
+
+
+def _present(system: System) -> set[tuple[str, str]]:
     tables = system.query(["nft", "list", "tables"]).splitlines()
-    return any(f"table {family} {name}" in tables for family, name in _TABLES)
+    return {pair for pair in (*_TABLES, BOOT_TABLE) if f"table {' '.join(pair)}" in tables}
 
 
 def read(system: System) -> str | None:

@@ -14,7 +14,7 @@ from onionward.config.values import Config
 from onionward.confirmation import process as confirm_process
 from onionward.describe import scopes
 from onionward.dns import file as resolver
-from onionward.errors import ConfigError, OnionwardError, StepError
+from onionward.errors import ConfigError, OnionwardError, RefusedError, StepError
 from onionward.facts import Account, Facts
 from onionward.lifecycle import surroundings
 from onionward.lifecycle.deactivation import at_work, state_now, undo_everything
@@ -27,7 +27,7 @@ from onionward.render import nftables as render
 from onionward.render.resolver import resolv_conf
 from onionward.render.torrc import torrc
 from onionward.state import Journal
-from onionward.system import System
+from onionward.system import System, at_once
 from onionward.tor import account as tor_account
 from onionward.tor import process as tor_process
 
@@ -66,15 +66,48 @@ def up(system: System, request: Request, paths: Paths, report: Reporter) -> Jour
 def up_under_lock(system: System, request: Request, paths: Paths, report: Reporter) -> Journal:
     """As `up`, for whoever holds the lock already."""
     previous = state.load(paths)
-    facts, limits = validate(system, request.config, paths, create_users=request.create_users)
+    facts, limits, since_boot = _look(system, request, paths)
     if not request.accept_cut:
         refuse_to_cut_ssh(request.config, facts)
     if request.confirm is not None:
+        if since_boot:
+            raise RefusedError(
+                "--confirm: the machine is blocked since its boot, and there is no other way back "
+                "than an open network; nothing was touched",
+                "run `onionward up` without --confirm",
+            )
         confirmation.refuse_without_a_way_back(paths, previous)
     for limit in limits:
         report.warn(limit)
-    activation = _Activation(system, request, paths, report, facts, previous)
+    _look_at_boot(request.config, facts, report)
+    activation = _Activation(system, request, paths, report, facts, previous, since_boot=since_boot)
     return activation.run()
+
+
+def _look(system: System, request: Request, paths: Paths) -> tuple[Facts, tuple[str, ...], bool]:
+    """Validate, and see whether the machine is blocked since its boot."""
+    validated: list[tuple[Facts, tuple[str, ...]]] = []
+    since_boot: list[bool] = []
+    at_once(
+        lambda: validated.append(
+            validate(system, request.config, paths, create_users=request.create_users)
+        ),
+        lambda: since_boot.append(backend.blocked_since_boot(system)),
+    )
+    return *validated[0], since_boot[0]
+
+
+def _look_at_boot(config: Config, facts: Facts, report: Reporter) -> None:
+    from onionward.boot import way_out
+
+    if not way_out.is_enabled():
+        return
+    from onionward.boot import prepare
+
+    if prepare.is_stale(config, facts):
+        report.warn(
+            "the block of the boot is not that of this configuration: repeat `onionward enable`"
+        )
 
 
 class _Activation:
@@ -88,6 +121,8 @@ class _Activation:
         report: Reporter,
         facts: Facts,
         previous: Journal | None,
+        *,
+        since_boot: bool,
     ) -> None:
         self._system = system
         self._config = request.config
@@ -97,6 +132,7 @@ class _Activation:
         self._previous = previous
         self._was_on = previous is not None
         self._confirm = request.confirm
+        self._since_boot = since_boot
         self._journal = previous or Journal(
             state="blocked",
             since=0.0,
@@ -381,6 +417,11 @@ class _Activation:
 
     def _recover(self, error: BaseException) -> StepError:
         words, hint = words_of(error)
+        if self._since_boot:
+            from onionward.boot.way_out import WAY_OUT
+
+            words = f"{words}\n  The machine was blocked since its boot: {WAY_OUT}"
+            return StepError(words, hint)
         if self._was_on:
             return StepError(
                 f"{words}\n  The machine is {state_now(self._system)}. It was on before, so "

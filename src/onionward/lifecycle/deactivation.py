@@ -58,7 +58,7 @@ def down(system: System, paths: Paths, report: Reporter, *, force: bool = False)
         journal = _journal_or_empty(system, paths, force=force)
         if journal is None:
             journal = _recognised(system, paths)
-            if not leftovers.of_nobody(system, paths):
+            if not (backend.blocked_since_boot(system) or leftovers.of_nobody(system, paths)):
                 return False
         try:
             undo_everything(system, paths, journal, report, force=force)
@@ -72,7 +72,7 @@ def down(system: System, paths: Paths, report: Reporter, *, force: bool = False)
 
 def state_now(system: System) -> str:
     """What holds at this moment, in words."""
-    if backend.read(system) is None:
+    if backend.read(system) is None and not backend.blocked_since_boot(system):
         return "open: the rules are gone, traffic leaves in clear"
     return "still protected by the rules in force"
 

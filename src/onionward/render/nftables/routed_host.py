@@ -93,7 +93,7 @@ def _bypass_chain() -> Chain:
         "",
         (
             f"meta l4proto {{ tcp, udp }} th dport {NAMES} return",
-            commented("meta l4proto { tcp, udp, icmp, ipv6-icmp } accept", Rule.BYPASS),
+            commented("meta l4proto { tcp, udp, icmp, icmpv6 } accept", Rule.BYPASS),
         ),
     )
 
