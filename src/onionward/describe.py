@@ -29,8 +29,13 @@ def describe(policy: Policy) -> str:
         *scopes(policy),
         f"  TCP to loopback port {policy.trans_port}, names to loopback port {policy.dns_port}",
         f"  .onion names are mapped into {policy.virtual4} and {policy.virtual6}",
-        "  everything else of theirs is refused at once: UDP, ICMP and all other protocols, "
-        "IPv4 and IPv6",
+        *(
+            [
+                "  everything else of theirs is refused at once: UDP, ICMP and all other protocols, "
+                "IPv4 and IPv6"
+            ]
+            * bool(policy.route == "tor" or policy.lans or policy.users)
+        ),
         f"circuits: {_circuits(policy)}",
         f"tor: account {policy.tor_uid}"
         + (f", control group {policy.tor_cgroup.name}" if policy.tor_cgroup else "")
@@ -39,7 +44,7 @@ def describe(policy: Policy) -> str:
     if policy.route == "tor":
         lines += _host(policy)
     else:
-        lines.append("all others on this machine: untouched, in clear")
+        lines.append("everything else on this machine: untouched, in clear")
     for lan in policy.lans:
         lines.append(
             f"clients behind {lan.interface} ({_listed(lan.networks, 'no network yet')}) reach on "
