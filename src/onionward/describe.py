@@ -7,6 +7,11 @@ from collections.abc import Iterable
 from onionward.networks import Network
 from onionward.policy import Lan, Policy
 
+_REFUSED = (
+    "  everything else of theirs is refused at once: UDP, ICMP and all other protocols, "
+    "IPv4 and IPv6"
+)
+
 
 def scopes(policy: Policy) -> tuple[str, ...]:
     """Who is routed, a line each: what `status` says too."""
@@ -29,13 +34,7 @@ def describe(policy: Policy) -> str:
         *scopes(policy),
         f"  TCP to loopback port {policy.trans_port}, names to loopback port {policy.dns_port}",
         f"  .onion names are mapped into {policy.virtual4} and {policy.virtual6}",
-        *(
-            [
-                "  everything else of theirs is refused at once: UDP, ICMP and all other protocols, "
-                "IPv4 and IPv6"
-            ]
-            * bool(policy.route == "tor" or policy.lans or policy.users)
-        ),
+        *([_REFUSED] if policy.route == "tor" or policy.lans or policy.users else ()),
         f"circuits: {_circuits(policy)}",
         f"tor: account {policy.tor_uid}"
         + (f", control group {policy.tor_cgroup.name}" if policy.tor_cgroup else "")

@@ -69,7 +69,8 @@ def build(
         directory.mkdir()
     except FileExistsError as error:
         raise LabError(
-            f"there is a lab named {name!r} already", "Use it, or remove it: onionward lab down."
+            f"there is a lab named {name!r} already",
+            f"Use it, or remove it: onionward lab down --name {name}.",
         ) from error
     try:
         return _build(system, directory, network or TorNetwork(), progress or (lambda _: None))
@@ -92,15 +93,17 @@ def find(name: str = "lab") -> Lab:
         if directory.exists():
             raise LabError(
                 f"the lab named {name!r} is not complete",
-                "Wait until it is built, or remove it: onionward lab down.",
+                f"Wait until it is built, or remove it: onionward lab down --name {name}.",
             ) from error
-        raise LabError(f"there is no lab named {name!r}", "Build it: onionward lab up.") from error
+        raise LabError(
+            f"there is no lab named {name!r}", f"Build it: onionward lab up --name {name}."
+        ) from error
     lab = Lab.from_json(text)
     alive = hosts.processes(directory)
     if gone := [host.name for host in lab.hosts.values() if host.pid not in alive]:
         raise LabError(
             f"hosts of the lab named {name!r} have ended: {', '.join(gone)}",
-            "Remove it and build it again: onionward lab down, onionward lab up.",
+            f"Remove it: onionward lab down --name {name}; then build it again.",
         )
     return lab
 
