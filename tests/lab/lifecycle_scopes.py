@@ -259,7 +259,7 @@ def stage(lab: Lab, names: Sequence[str] = tuple(SENDERS)) -> Iterator[Stage]:
 # what is there with a content of its own each time
 _VOLATILE = re.compile(r"/run/onionward/(lock|.*log|.*pid|control/.*|tor/.*)|.*/journal.json")
 _FLOWS = re.compile(
-    r"(set (?:kept|user_flows|client_flows|asked_tor|asked_others)\d \{[^}]*?)"
+    r"(set (?:kept|user_flows|client_flows|client_closing|asked_tor|asked_others)\d \{[^}]*?)"
     r"\s*elements = \{[^}]*\}"
 )
 

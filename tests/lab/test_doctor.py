@@ -84,9 +84,13 @@ DAMAGES: dict[str, tuple[Damage, str]] = {
 @pytest.fixture(scope="module")
 def gateway(lab: Lab) -> Iterator[Machine]:
     with open_machine(lab, "gateway") as opened:
+        before = opened.path(RESOLV_CONF).read_text()
         opened.configure(GATEWAY)
         opened.up()
         yield opened
+        # what somebody else has written meanwhile comes back with `down`
+        opened.down()
+        opened.path(RESOLV_CONF).write_text(before)
 
 
 @pytest.fixture

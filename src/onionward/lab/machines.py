@@ -9,7 +9,15 @@ from pathlib import Path
 from onionward.lab import host as hosts
 from onionward.lab import render
 from onionward.lab.host import Host
-from onionward.lab.topology import ACCOUNTS, GATEWAY, MACHINES, NEIGHBOUR, Machine, TorNetwork
+from onionward.lab.topology import (
+    ACCOUNTS,
+    GATEWAY,
+    LAN,
+    MACHINES,
+    NEIGHBOUR,
+    Machine,
+    TorNetwork,
+)
 from onionward.system import System
 
 _NO_DAD = ("net.ipv6.conf.all.accept_dad=0", "net.ipv6.conf.default.accept_dad=0")
@@ -56,6 +64,9 @@ def build(
         host = hosts.start(directory, machine.name)
         # before there are links; a new namespace forwards IPv4 when the machine itself does
         _set(system, host, *_NO_DAD, "net.ipv4.ip_forward=0")
+        if machine.link is LAN:
+            # they have the addresses that they are known by, whatever a gateway announces
+            _set(system, host, "net.ipv6.conf.default.accept_ra=0")
         return machine.name, host
 
     def furnish(machine: Machine) -> None:
