@@ -13,6 +13,8 @@ from hypothesis import HealthCheck, settings
 if TYPE_CHECKING:
     from onionward.lab import Lab
 
+pytest_plugins = ("tests.report",)
+
 settings.register_profile(
     "onionward",
     deadline=None,  # a busy machine is no failure

@@ -21,6 +21,23 @@ def load(paths: Paths) -> str | None:
         return None
 
 
+def deviation(paths: Paths, config: Config) -> str:
+    """That another configuration is in force than this one; "" when none is, or nobody may know."""
+    from onionward import state
+    from onionward.errors import JournalError
+
+    try:
+        text, journal = load(paths), state.load(paths)
+    except (JournalError, PermissionError):
+        return ""
+    if text is None or journal is None or text == config.source.text:
+        return ""
+    name = config.source.name
+    if journal.config == name:
+        return f"{name} was changed since `onionward up`; this is by what it says now"
+    return f"{journal.config} is in force; this is by {name}"
+
+
 def remove(system: System, paths: Paths) -> None:
     """Forget it; nothing happens when there is none."""
     from onionward.system import temporary_name

@@ -38,7 +38,8 @@ def describe(policy: Policy) -> str:
         f"circuits: {_circuits(policy)}",
         f"tor: account {policy.tor_uid}"
         + (f", control group {policy.tor_cgroup.name}" if policy.tor_cgroup else "")
-        + ("; TCP only; nobody else uses a wire" if policy.route == "tor" else ""),
+        + ("; TCP only; nobody else uses a wire" if policy.route == "tor" else "")
+        + _reach(policy),
     ]
     if policy.route == "tor":
         lines += _host(policy)
@@ -53,6 +54,14 @@ def describe(policy: Policy) -> str:
         flows = (f"{f.peer} port {f.peer_port}" for f in policy.kept)
         lines.append(f"kept: connections that were open before, from {', '.join(flows)}")
     return "\n".join(lines)
+
+
+def _reach(policy: Policy) -> str:
+    if policy.reach is None:
+        return ""
+    if len(policy.reach) > 8:
+        return f"; it reaches nothing but {len(policy.reach)} places of relays"
+    return f"; it reaches nothing but {', '.join(f'{a} port {p}' for a, p in policy.reach)}"
 
 
 def _circuits(policy: Policy) -> str:

@@ -105,3 +105,12 @@ class VerifyError(OnionwardError):
 
 class LabError(OnionwardError):
     """The lab cannot be built, found or used."""
+
+
+def words_of(error: BaseException) -> tuple[str, str]:
+    """What happened and what to do, of any error."""
+    if isinstance(error, OnionwardError):
+        return error.message, error.hint
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted", ""
+    return (str(error) if isinstance(error, OSError) else repr(error)), ""

@@ -8,12 +8,16 @@ import os
 import pwd
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from onionward.attempts.group import GROUP
+from onionward.errors import CommandError
 from onionward.networks import Address, Network
 from onionward.system import System, at_once, find_tool
+from onionward.tables import is_of_run
+from onionward.tor.installed import Installed, look
 
 if TYPE_CHECKING:
     from onionward.accounts import User
@@ -24,6 +28,8 @@ _DHCP_ACCOUNTS = ("root", "systemd-network", "_dhcpcd", "dhcpcd")
 # An attached network broader than this is a misconfiguration or an attack by DHCP (a /1 would make
 # half the Internet a neighbour), so it is no neighbourhood.
 _BROADEST_LINK = {4: 12, 6: 48}
+_LOGGERS = Path("/proc/self/net/netfilter/nf_log")
+_ASKS_FOR_NFLOG = f"table inet onionward_log {{\n chain ask {{\n log group {GROUP}\n }}\n}}\n"
 _SHOW_LINKS = ("ip", "-j", "-d", "address", "show")
 
 
@@ -93,6 +99,9 @@ class Facts:
             (ip(7), ip_local_port_range).
         privileged_ports_below: ports below this need a privilege (ip_unprivileged_port_start).
         cgroup_mount: where version 2 control groups are mounted, or None.
+        installed: what tor needs besides, of what the configuration names.
+        nflog: whether the kernel tells programs of packets (nfnetlink_log); it is believed to
+            where nobody can tell.
 
     """
 
@@ -109,6 +118,8 @@ class Facts:
     ephemeral_ports: tuple[int, int]
     privileged_ports_below: int
     cgroup_mount: Path | None
+    installed: Installed = field(default=Installed())
+    nflog: bool = True
 
     @property
     def addresses(self) -> tuple[Address, ...]:
@@ -140,7 +151,23 @@ def gather(system: System, config: Config) -> Facts:
         ephemeral_ports=_port_range(),
         privileged_ports_below=int(_sysctl("net/ipv4/ip_unprivileged_port_start", "1024")),
         cgroup_mount=cgroup_mount(Path("/proc/self/mountinfo").read_text()),
+        installed=look(config),
+        nflog=_has_nflog(system),
     )
+
+
+def _has_nflog(system: System) -> bool:
+    """Whether nfnetlink_log is there; a rule that needs it would be refused without."""
+    if any("nfnetlink_log" in line for line in _lines(_LOGGERS)):
+        return True
+    if os.geteuid() != 0 or find_tool("nft") is None:
+        return True
+    try:
+        # the kernel loads the module for whoever asks
+        system.query(["nft", "--check", "--file", "-"], stdin=_ASKS_FOR_NFLOG)
+    except CommandError:
+        return False
+    return True
 
 
 def _account(name: str) -> Account | None:
@@ -152,7 +179,10 @@ def _account(name: str) -> Account | None:
 
 
 def _tools(config: Config) -> tuple[str, ...]:
-    return ("ip", "ss", "conntrack", *(("sysctl",) if config.lan else ()))
+    from onionward import backend
+
+    filters = backend.tools(backend.chosen(config).NAME)
+    return ("ip", "ss", "conntrack", *(("sysctl",) if config.lan else ()), *filters)
 
 
 def _users(config: Config) -> tuple[User, ...]:
@@ -222,6 +252,8 @@ def parse_links(
     for entry in entries:
         if "ifname" not in entry or "LOOPBACK" in entry.get("flags", ()):
             continue
+        if is_of_run(entry["ifname"]):
+            continue  # it leads to nobody but an application, and has rules of its own
         assigned = [a for a in entry.get("addr_info", ()) if a.get("local")]
         addresses = tuple(ipaddress.ip_address(a["local"]) for a in assigned)
         # on a point-to-point link `address` is the peer's, and the prefix belongs to it
@@ -282,8 +314,12 @@ def cgroup_mount(mountinfo: str) -> Path | None:
 
 def foreign_processes(uid: int) -> tuple[int, ...]:
     """Processes of an account that are not onionward's own."""
+    from onionward.paths import OF_RUNS
     from onionward.tor import control_filter
-    from onionward.tor.process import is_own, user_of
+    from onionward.tor.process import is_own, parent_of, user_of
+
+    def is_tor(pid: int) -> bool:
+        return is_own(pid) or is_own(pid, OF_RUNS)
 
     found = []
     for entry in Path("/proc").iterdir():
@@ -291,7 +327,10 @@ def foreign_processes(uid: int) -> tuple[int, ...]:
             continue
         try:
             pid = int(entry.name)
-            if user_of(entry) == uid and not (is_own(pid) or control_filter.is_own(pid)):
+            if user_of(entry) != uid or is_tor(pid) or control_filter.is_own(pid):
+                continue
+            # a transport for bridges is tor's child
+            if not is_tor(parent_of(entry)):
                 found.append(pid)
         except OSError:
             continue  # it ended meanwhile

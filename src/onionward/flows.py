@@ -197,7 +197,8 @@ def cut_from_before(
 def cut_redirected(system: System, reach: Reach, own: tuple[Address, ...]) -> None:
     """Destroy what went through tor, so that no tail of it is sent once the rules are gone.
 
-    Sockets that asked a resolver go too, or their next try would carry the name in clear.
+    Sockets that asked a resolver go too, or their next try would carry the name in clear. Tor must
+    be stopped: what begins from then on does not go through it.
 
     Raises:
         StepError: the kernel left some; with their programs.
@@ -304,16 +305,22 @@ def _destroy_flows(system: System, option: str, flows: Sequence[Flow]) -> None:
         system.change(["ss", "-K", option, "state", "connected", f"( {some} )"], timeout=60)
 
 
-def cut_sockets(system: System, spared: Spared) -> None:
+def cut_sockets(system: System, spared: Spared) -> frozenset[Flow]:
     """Destroy every TCP socket that speaks to the outside and is not spared (ss(8), -K).
 
     While the rules are in place they refuse the packets of these sockets anyway; this tells idle
     programs at once. Listening sockets are not connected and stay.
+
+    Returns:
+        What they were; the kernel may have left some.
+
     """
     # named one by one: an expression with thousands of spared networks is longer than the kernel
     # takes as an argument, or as a filter
     others = spared.others(parse_sockets(system.query(_SHOW_CONNECTED)))
-    _destroy_flows(system, "-Htn", [socket.flow for socket in others])
+    known = [socket.flow for socket in others]
+    _destroy_flows(system, "-Htn", known)
+    return frozenset(known)
 
 
 def _left_alone(
@@ -336,11 +343,11 @@ def _left_alone(
 
 
 def _cut_all(system: System, spared: Callable[[], Spared]) -> None:
-    cut_sockets(system, spared())
+    known = cut_sockets(system, spared())
     system.change(["ss", "-K", "-Hun", "state", "connected", "dport = :53"])
     deadline = time.monotonic() + _PATIENCE
     # those that are spared come and go meanwhile
-    while left := _sending(system, spared()):
+    while left := _sending(system, known, spared()):
         if time.monotonic() > deadline:
             raise StepError(
                 f"{len(left)} connections that went through Tor cannot be destroyed, and would go "
@@ -351,14 +358,17 @@ def _cut_all(system: System, spared: Callable[[], Spared]) -> None:
         time.sleep(0.05)
 
 
-def _sending(system: System, spared: Spared) -> list[str]:
-    """Sockets that could still send data."""
-    sockets = parse_sockets(system.query(_SHOW_CONNECTED))
-    if not any(socket.state in _SENDING_STATES for socket in spared.others(sockets)):
+def _sending(system: System, known: frozenset[Flow], spared: Spared) -> list[str]:
+    """Sockets of known flows that could still send data."""
+
+    def sending(shown: str) -> list[str]:
+        others = spared.others(parse_sockets(shown))
+        return [s.line for s in others if s.flow in known and s.state in _SENDING_STATES]
+
+    if not sending(system.query(_SHOW_CONNECTED)):
         return []
     # to ask for their programs takes longer
-    sockets = parse_sockets(system.query(["ss", "-Htnp", "state", "connected"]))
-    return [s.line for s in spared.others(sockets) if s.state in _SENDING_STATES]
+    return sending(system.query(["ss", "-Htnp", "state", "connected"]))
 
 
 def _bracketed(address: Address) -> str:
@@ -381,6 +391,9 @@ def forget_resolver_flows(system: System) -> None:
     _delete(system, ["-p", "udp", "--orig-port-dst", "53"])
 
 
+_DELETIONS = 20  # times that flows are deleted while others of them end
+
+
 def forget_redirected(system: System) -> None:
     """Forget the translations of flows that went through tor."""
     _delete(system, ["-m", str(MARK_REDIRECTED)])
@@ -389,10 +402,15 @@ def forget_redirected(system: System) -> None:
 
 
 def _delete(system: System, what: list[str]) -> None:
-    # conntrack(8) exits with 1 when there is nothing to delete
     for family in ("ipv4", "ipv6"):
-        try:
-            system.change(["conntrack", "-D", "-f", family, *what])
-        except CommandError as error:
-            if "0 flow entries" not in error.stderr:
-                raise
+        for left in reversed(range(_DELETIONS)):
+            try:
+                system.change(["conntrack", "-D", "-f", family, *what])
+            except CommandError as error:
+                # one that ends by itself meanwhile ends the whole command
+                if "such conntrack doesn't exist" in error.stderr and left:
+                    continue
+                # conntrack(8) exits with 1 when there is nothing to delete
+                if "0 flow entries" not in error.stderr:
+                    raise
+            break

@@ -14,6 +14,23 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 # multicast DNS, LLMNR.
 NAME_PORTS = frozenset({53, 137, 138, 853, 1900, 5353, 5355})
 
+# Where tor(1) would refuse to connect to (address.c, tor_addr_is_internal): refused here at once
+# instead of being accepted by TransPort and closed. Loopback never gets that far.
+UNROUTABLE: tuple[Network, ...] = tuple(
+    ipaddress.ip_network(n)
+    for n in (
+        "0.0.0.0/8",
+        "10.0.0.0/8",
+        "100.64.0.0/10",
+        "169.254.0.0/16",
+        "172.16.0.0/12",
+        "192.168.0.0/16",
+        "fc00::/7",
+        "fe80::/10",
+        "fec0::/10",
+    )
+)
+
 
 def overlapping(one: Network, other: Network) -> bool:
     """Whether two networks share an address; networks of different families never do."""

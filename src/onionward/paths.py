@@ -61,12 +61,60 @@ class Paths(NamedTuple):
         return self.tor_runtime / "control.authcookie"
 
     @property
+    def socks4(self) -> Path:
+        """Tor's SOCKS port for runs of accounts, IPv4 first."""
+        return self.runtime / "socks/ipv4"
+
+    @property
+    def socks6(self) -> Path:
+        """The same, IPv6 first."""
+        return self.runtime / "socks/ipv6"
+
+    @property
     def tor_log(self) -> Path:
         """Tor's messages; in memory, gone with a reboot."""
         return self.tor_runtime / "log"
 
+    @property
+    def rules(self) -> Path:
+        """The rules in force, for the guard to put back."""
+        return self.runtime / "rules.nft"
+
+    @property
+    def lock_rules(self) -> Path:
+        """The guard's own rules."""
+        return self.runtime / "lock.json"
+
+    @property
+    def guard_socket(self) -> Path:
+        """Where the guard is told of new rules."""
+        return self.runtime / "guard"
+
+    @property
+    def guard_record(self) -> Path:
+        """What the guard has seen and done, in memory."""
+        return self.runtime / "guard.json"
+
+    @property
+    def attempts(self) -> Path:
+        """What was stopped, as the guard has been told, in memory."""
+        return self.runtime / "attempts.json"
+
+    @property
+    def limits(self) -> Path:
+        """What is not covered on this machine, as the last `up` has found it."""
+        return self.runtime / "limits.json"
+
+    @property
+    def tor_pid(self) -> Path:
+        """Tor's process id, where there is no /proc to find it in."""
+        return self.runtime / "tor.pid"
+
 
 PATHS = Paths()
+
+OF_RUNS = PATHS._replace(runtime=Path("/run/onionward-runs"))
+"""Of what `onionward run` needs while onionward is off; below /run/onionward `down` removes all."""
 
 BLOCKS_AT_BOOT = (
     Path("/etc/systemd/system/onionward-block.service"),

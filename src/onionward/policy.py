@@ -9,30 +9,13 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from onionward.config.values import Config, Inbound, LanConfig, Route, UserConfig
 from onionward.facts import Facts
-from onionward.networks import Address, Network, contains, of_version
+from onionward.networks import UNROUTABLE, Address, Network, contains, of_version
 
 if TYPE_CHECKING:
     from onionward import accounts
 
 # Every IPv6 interface has an address here (RFC 4291), so its neighbours always do too.
 _LINK_LOCAL = ipaddress.ip_network("fe80::/10")
-
-# Where tor(1) would refuse to connect to (address.c, tor_addr_is_internal): refused here at once
-# instead of being accepted by TransPort and closed. Loopback never gets that far.
-_UNROUTABLE = tuple(
-    ipaddress.ip_network(n)
-    for n in (
-        "0.0.0.0/8",
-        "10.0.0.0/8",
-        "100.64.0.0/10",
-        "169.254.0.0/16",
-        "172.16.0.0/12",
-        "192.168.0.0/16",
-        "fc00::/7",
-        "fe80::/10",
-        "fec0::/10",
-    )
-)
 
 # Where tor takes what clients of a LAN send: addresses of loopback that no router forwards (RFC
 # 3927, RFC 4193), so that nothing depends on the addresses that the machine happens to have.
@@ -63,6 +46,13 @@ class Flow(NamedTuple):
     peer_port: int
     local: Address
     local_port: int
+
+
+class Endpoint(NamedTuple):
+    """Where a relay takes connections (TCP)."""
+
+    address: Address
+    port: int
 
 
 class ControlGroup(NamedTuple):
@@ -134,6 +124,7 @@ class Policy:
         isolate_destinations: whether each destination gets circuits of its own, too.
         tor_uid: the account whose TCP may leave.
         tor_cgroup: its control group, or None where there is no such tree.
+        reach: the only places that it may connect to, sorted; None: anywhere.
         trans_port: where TCP is redirected.
         dns_port: where UDP to port 53 is redirected.
         virtual4: IPv4 network of automapped names.
@@ -149,6 +140,7 @@ class Policy:
         ephemeral_ports: local ports that nobody may open a UDP exchange with.
         ipv6: whether tor can be reached over IPv6 loopback.
         stamp: packet mark of what has passed, random for each activation.
+        nflog: whether the kernel can tell the guard of what is stopped.
 
     """
 
@@ -159,6 +151,7 @@ class Policy:
     isolate_destinations: bool
     tor_uid: int
     tor_cgroup: ControlGroup | None
+    reach: tuple[Endpoint, ...] | None
     trans_port: int
     dns_port: int
     virtual4: Network
@@ -174,6 +167,7 @@ class Policy:
     ephemeral_ports: tuple[int, int]
     ipv6: bool
     stamp: int
+    nflog: bool = True
 
     @property
     def virtual(self) -> tuple[Network, ...]:
@@ -263,12 +257,13 @@ def derive(
         isolate_destinations=config.tor.isolate_destinations,
         tor_uid=tor_uid,
         tor_cgroup=tor_cgroup,
+        reach=_reach(config),
         trans_port=config.tor.trans_port,
         dns_port=config.tor.dns_port,
         virtual4=virtual[4],
         virtual6=virtual[6],
         bypass=(*of_version(config.bypass.networks, 4), *of_version(config.bypass.networks, 6)),
-        unroutable=_UNROUTABLE,
+        unroutable=UNROUTABLE,
         inbound=config.inbound,
         link=(*of_version(attached, 4), *of_version((*attached, _LINK_LOCAL), 6)),
         kept=_sorted(kept),
@@ -281,7 +276,18 @@ def derive(
         ephemeral_ports=facts.ephemeral_ports,
         ipv6=facts.ipv6,
         stamp=stamp,
+        nflog=facts.nflog,
     )
+
+
+def _reach(config: Config) -> tuple[Endpoint, ...] | None:
+    if not config.tor.bridges:
+        return None
+    from onionward.config import bridges
+
+    found = map(bridges.read, config.tor.bridges)
+    places = {Endpoint(bridge.address, bridge.port) for bridge in found}
+    return tuple(sorted(places, key=lambda place: (place.address.version, place)))
 
 
 def _sorted(flows: Iterable[Flow]) -> tuple[Flow, ...]:

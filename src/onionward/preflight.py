@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import ipaddress
-import re
 from collections.abc import Iterator, Mapping
 from itertools import product
 from pathlib import Path
 
+from onionward import backend
 from onionward.config.values import Config
 from onionward.facts import Facts
 from onionward.networks import Network, address_range, overlapping
+from onionward.system import find_tool
+from onionward.tables import is_speakable
 from onionward.toml_lines import KeyPath
+from onionward.tor import installed
 from onionward.tor.account import SYSTEM_TOR_ACCOUNTS
 
 OLDEST_NFT = (1, 0, 6)
@@ -35,9 +38,12 @@ def problems(config: Config, facts: Facts, *, create_users: bool = False) -> tup
         create_users: whether accounts that do not exist will be created.
 
     """
-    found = [*_rights_and_tools(facts)]
+    found = [*_rights_and_tools(config, facts)]
     for path, words in (
+        *_log_problems(config),
         *_account_problems(config, facts),
+        *installed.problems(config, facts.installed),
+        *_relay_problems(config),
         *_network_problems(config, facts),
         *_lan_problems(config, facts),
         *_user_problems(config, facts, create_users=create_users),
@@ -46,10 +52,15 @@ def problems(config: Config, facts: Facts, *, create_users: bool = False) -> tup
     return tuple(found)
 
 
-def _rights_and_tools(facts: Facts) -> Iterator[str]:
+def _rights_and_tools(config: Config, facts: Facts) -> Iterator[str]:
     if facts.effective_uid != 0:
-        yield "this needs root: packet filters, accounts and resolv.conf are root's; use sudo"
-    if facts.nft_version is None:
+        yield (
+            "this needs root, and nothing was touched: packet filters, accounts and "
+            "resolv.conf are root's; use sudo"
+        )
+    if backend.chosen(config).NAME != "nftables":
+        pass
+    elif facts.nft_version is None:
         yield _missing("nft")
     elif facts.nft_version < OLDEST_NFT:
         have = ".".join(map(str, facts.nft_version)) or "unknown"
@@ -59,7 +70,7 @@ def _rights_and_tools(facts: Facts) -> Iterator[str]:
     for tool in facts.missing_tools:
         yield _missing(tool)
     for link in facts.links:
-        if not re.fullmatch(r"[\w.@-]+", link.name, re.ASCII):
+        if not is_speakable(link.name):
             yield (
                 f"interface {link.name!r} has a name that nft cannot be told; rename it: "
                 "ip link set dev … name …"
@@ -67,7 +78,18 @@ def _rights_and_tools(facts: Facts) -> Iterator[str]:
 
 
 def _missing(tool: str) -> str:
-    return f"{tool} is missing; install it: apt install {_PACKAGES[tool]}"
+    package = "iptables" if "tables-" in tool else _PACKAGES[tool]
+    return f"{tool} is missing; install it: apt install {package}"
+
+
+def _log_problems(config: Config) -> Iterator[tuple[KeyPath, str]]:
+    path = config.log.attempts
+    if path is None:
+        return
+    if not path.parent.is_dir():
+        yield ("log", "attempts"), f"{path.parent} is no directory; make it, or name another file"
+    elif path.is_symlink() or (path.exists() and not path.is_file()):
+        yield ("log", "attempts"), f"{path} is no plain file; links are not followed"
 
 
 def _account_problems(config: Config, facts: Facts) -> Iterator[tuple[KeyPath, str]]:
@@ -95,6 +117,16 @@ def _account_problems(config: Config, facts: Facts) -> Iterator[tuple[KeyPath, s
         )
 
 
+def _relay_problems(config: Config) -> Iterator[tuple[KeyPath, str]]:
+    name = backend.chosen(config).NAME
+    if name != "nftables" and config.tor.bridges:
+        yield (
+            ("tor", "bridges"),
+            f"{name} does not hold tor to its bridges: other accounts could reach anything through "
+            "the transport's program; use nftables",
+        )
+
+
 def _network_problems(config: Config, facts: Facts) -> Iterator[tuple[KeyPath, str]]:
     attached: list[tuple[str, Network]] = [
         (link.name, network) for link in facts.links for network in link.neighbours
@@ -111,7 +143,7 @@ def _network_problems(config: Config, facts: Facts) -> Iterator[tuple[KeyPath, s
 
 def _lan_problems(config: Config, facts: Facts) -> Iterator[tuple[KeyPath, str]]:
     links = {link.name: link for link in facts.links}
-    behind = {lan.interface for lan in config.lan}
+    behind = {lan.interface: number for number, lan in enumerate(config.lan)}
     for index, lan in enumerate(config.lan):
         path = ("lan", index, "interface")
         link = links.get(lan.interface)
@@ -140,6 +172,9 @@ def _lan_problems(config: Config, facts: Facts) -> Iterator[tuple[KeyPath, str]]
                 "be behind another interface",
             )
         for other in facts.links:
+            # of two that are named the later one is wrong
+            if behind.get(other.name, index) > index:
+                continue
             # an absurdly broad network of the uplink is its DHCP's doing, and no reason to refuse
             theirs = other.networks if other.name in behind else other.neighbours
             for one, two in product(link.networks, theirs):
@@ -226,14 +261,67 @@ def warnings(config: Config, facts: Facts) -> tuple[str, ...]:
             "place"
         )
     found += [
-        f"IN CLEAR: everything that {user.name} sends, because it is bypassed; names that it asks "
-        "for on loopback still go through Tor"
+        f"IN CLEAR: what {user.name} sends, because it is bypassed; only addresses of .onion "
+        "names, and names that it asks for on loopback, go through Tor"
         for user in config.user
         if user.route == "direct"
     ]
+    if backend.chosen(config).NAME != "nftables":
+        found += _limits_of_iptables(config, facts)
+    if not facts.nflog:
+        found.append(
+            "the kernel has no nfnetlink_log: what is stopped is counted for each account, but no "
+            "program is named"
+        )
     if not facts.ipv6:
         found.append("IPv6 is off on loopback: IPv6 is refused instead of being routed")
     return tuple(found)
+
+
+def _limits_of_iptables(config: Config, facts: Facts) -> Iterator[str]:
+    has_nft, has_sets = facts.nft_version is not None, find_tool("ipset") is not None
+    yield (
+        "iptables: what is stopped is counted by reason alone, not for each account or client, and "
+        "no program is named"
+    )
+    yield (
+        "iptables: there is one transaction for each table of each family; for some milliseconds "
+        "old and new tables judge together, which lets through less than either"
+    )
+    if config.host_route == "tor" and not has_nft:
+        yield (
+            "iptables: packet sockets, and machines bridged to an interface, are not watched "
+            "below IP; install nftables for that alone"
+        )
+    if config.host_route == "tor" and config.inbound == "all":
+        yield (
+            'iptables: no routing belt with inbound = "all", because answers to anybody need the '
+            "machine's own routes; what flushes the tables opens them"
+        )
+    elif config.host_route == "tor":
+        yield (
+            "iptables: the routing belt leads astray IPv4 packets of tor or of a bypassed account "
+            "whose mark, class of service or destination another program's rules change in "
+            "`output`: the kernel looks for their way anew, as for root's, and they go nowhere"
+        )
+    if not has_nft:
+        yield (
+            "iptables: no rules that others cannot flush; what flushes the tables opens the "
+            "network until they are put back; install nftables for that alone"
+        )
+    if config.lan:
+        yield (
+            "iptables: connections of clients are remembered by connection tracking alone; if "
+            "that is flushed, the last packets of some may be forwarded after `onionward down`; "
+            "and an interface of clients that is renamed is another interface"
+        )
+    routed = any(user.route == "tor" for user in config.user) or config.host_route == "onion"
+    if routed and not has_sets:
+        yield (
+            "iptables without ipset: a neighbour who guesses addresses and ports of a routed "
+            "account's connection can tell that it exists; and a query that another account "
+            "sends from the port of a routed one's, to the same resolver, goes through Tor, too"
+        )
 
 
 def ssh_peer(environment: Mapping[str, str], ancestors: Iterator[Path]) -> str | None:

@@ -9,12 +9,15 @@ import ipaddress
 import os
 import pwd
 import socket
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 from onionward import state
+from onionward.backend.platform import is_bsd
 from onionward.config.values import Config
 from onionward.describe import describe
-from onionward.errors import RefusedError
+from onionward.errors import JournalError, RefusedError
 from onionward.explain import Packet, State
 from onionward.explain import explain as judge
 from onionward.facts import Facts, gather
@@ -22,8 +25,7 @@ from onionward.networks import Address
 from onionward.paths import Paths
 from onionward.policy import ControlGroup, Policy, derive
 from onionward.render import nftables
-from onionward.render.resolver import resolv_conf
-from onionward.render.torrc import torrc
+from onionward.render.torrc import relays, torrc
 from onionward.system import System
 
 # Shown for an account that `up` would create.
@@ -74,28 +76,61 @@ class Question:
 
 
 def show(system: System, config: Config, paths: Paths, what: str, state: str) -> str:
-    """One text: "policy", "nftables", "torrc" or "resolver"."""
-    policy = _policy(config, gather(system, config))
+    """One text: "policy", "nftables", "iptables", "firehol", "torrc" or "resolver"."""
+    facts = gather(system, config)
+    policy = _policy(config, facts)
     match what:
         case "policy":
             return describe(policy) + "\n"
         case "nftables":
             ruleset = nftables.route(policy) if state == "routed" else nftables.block(policy)
             return _EXAMPLES + ruleset.text
+        case "iptables":
+            from onionward.render import iptables
+
+            render = iptables.route if state == "routed" else iptables.block
+            return _EXAMPLES + render(policy, sets=True, frames=True).text()
+        case "firehol":
+            from onionward.render import firehol
+
+            return firehol.render(policy)
         case "torrc":
-            return torrc(policy, paths, account=config.tor.user, network=config.network_lines)
+            lines = relays(config, facts.installed)
+            return torrc(policy, paths, account=config.tor.user, network=lines)
         case _:
             return _resolver(system, config, paths, policy.dns_port)
+
+
+def show_pf(
+    system: System, config: Config, what: str, state: str, wanted: Mapping[str, Any]
+) -> str:
+    """Rules of pf, or what surrounds them, for a machine with these interfaces."""
+    from onionward.bsd.commands import Wanted, show_elsewhere
+
+    facts = gather(system, config)
+    uid = facts.tor_account.uid if facts.tor_account else _ACCOUNT_TO_COME
+    return show_elsewhere(config, facts, uid, what, state, Wanted(**wanted))
 
 
 def _resolver(system: System, config: Config, paths: Paths, dns_port: int) -> str:
     match config.host_route:
         case "tor":
-            return resolv_conf()
+            from onionward.dns import host
+
+            return host.text(system, _asked(paths) or config.resolver, paths)
         case "direct":
             return "# untouched: nobody's names but those of the scopes go to Tor\n"
         case "onion":
             return _onion_resolver(system, paths, dns_port)
+
+
+def _asked(paths: Paths) -> str:
+    """What `up --resolver` named for the activation that lasts; "" for nothing."""
+    try:
+        journal = state.load(paths)
+    except (JournalError, PermissionError):
+        return ""
+    return "" if journal is None else str(journal.undo.get("resolver", {}).get("asked", ""))
 
 
 def _onion_resolver(system: System, paths: Paths, dns_port: int) -> str:
@@ -124,15 +159,33 @@ def explain(system: System, config: Config, question: Question, state: State = "
 
     """
     packet = _packet(question, config.tor.user)
+    if is_bsd():
+        from onionward.bsd import commands
+
+        policy, facts = commands.policy_of(system, config)
+        packet = _sent(question, packet, policy, facts)
+        return commands.explain(policy, packet, facts.addresses, state).words()
     facts = gather(system, config)
     group = None if facts.cgroup_mount is None else _GROUP_TO_COME
     policy = replace(_policy(config, facts), tor_cgroup=group)
+    packet = _sent(question, packet, policy, facts)
+    attached = [network for link in facts.links for network in link.networks]
+    return judge(policy, packet, facts.addresses, attached=attached, state=state).words()
+
+
+def _sent(question: Question, packet: Packet, policy: Policy, facts: Facts) -> Packet:
+    """The packet with what the policy knows of its sender."""
     if question.is_tor:
         packet = replace(packet, uid=policy.tor_uid, from_tor=True)
     if question.interface is not None:
+        present = {*(link.name for link in facts.links), *(lan.interface for lan in policy.lans)}
+        if question.interface not in present:
+            raise RefusedError(
+                f"there is no interface {question.interface}",
+                f"there is: {', '.join(sorted(present))}",
+            )
         packet = replace(packet, source=_source(question, policy, packet.destination.version))
-    attached = [network for link in facts.links for network in link.networks]
-    return judge(policy, packet, facts.addresses, attached=attached, state=state).words()
+    return packet
 
 
 def _packet(question: Question, tor_user: str) -> Packet:

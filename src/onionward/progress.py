@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import time
@@ -36,9 +37,15 @@ def with_time(say: Callable[[str], object]) -> Callable[[str], None]:
 
 
 class Progress:
-    """Prints steps with the time since the start; a context manager, because of the bar."""
+    """Prints steps with the time since the start; a context manager, because of the bar.
 
-    def __init__(self) -> None:
+    Args:
+        aside: on standard error, because standard output is somebody else's.
+
+    """
+
+    def __init__(self, *, aside: bool = False) -> None:
+        self._aside = aside
         self._start = time.monotonic()
         self.warned = False
         self._bar: Any = None
@@ -68,16 +75,19 @@ class Progress:
 
     def bootstrap(self, percent: int, words: str) -> None:
         """How far tor is."""
-        if not sys.stdout.isatty():
+        if not (sys.stderr if self._aside else sys.stdout).isatty():
             self._print(f"[{time.monotonic() - self._start:6.2f} s] tor {words}")
             return
         if self._bar is None:
+            from rich.console import Console
             from rich.progress import BarColumn, TextColumn
             from rich.progress import Progress as Bars
 
             # tor's words hold addresses in brackets, which are no markup
             words_column = TextColumn("{task.description}", markup=False)
-            self._bar = Bars(TextColumn("tor"), BarColumn(), words_column)
+            self._bar = Bars(
+                TextColumn("tor"), BarColumn(), words_column, console=Console(stderr=self._aside)
+            )
             self._task = self._bar.add_task("", total=100)
             self._bar.start()
         self._bar.update(self._task, completed=percent, description=words)
@@ -87,6 +97,9 @@ class Progress:
             self._bar.stop()
             self._bar = None
 
-    @staticmethod
-    def _print(words: str) -> None:
-        say(words)
+    def _print(self, words: str) -> None:
+        if self._aside:
+            with contextlib.suppress(OSError):
+                os.write(2, f"{words}\n".encode(errors="replace"))
+        else:
+            say(words)

@@ -8,18 +8,20 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from onionward import backend
 from onionward.errors import JournalError, LockedError
 from onionward.paths import Paths
 from onionward.system import System
 
-VERSION = 1
+VERSION = 2
 _SILENCE = 0.5  # seconds of waiting that are not worth a word
 _LONGEST = 200  # characters of a command in the lock
+_FORCE = "`onionward down --force` removes what can be recognised without it"
 State = Literal["blocked", "routed"]
 
 
@@ -37,6 +39,7 @@ class Journal:
         config: where the configuration came from.
         torrc: fingerprint of tor's configuration, "" until tor runs.
         scopes: who is routed, in words.
+        filters: packet filters that may hold rules of ours; the last one decides.
 
     """
 
@@ -49,36 +52,51 @@ class Journal:
     config: str = ""
     torrc: str = ""
     scopes: list[str] = field(default_factory=list)
+    filters: list[str] = field(default_factory=lambda: ["nftables"])
 
+
+_FIELDS = tuple(Journal.__dataclass_fields__)
 
 # what lifecycle/surroundings.py writes: each with what puts it back
-SURROUNDINGS = ("routes", "sysctls", "masks", "onion", "control", "dhcp")
+SURROUNDINGS = ("routes", "belt", "sysctls", "ports", "masks", "onion", "control", "dhcp")
 
 
 def load(paths: Paths) -> Journal | None:
     """The journal of the current activation, or None when there is none.
 
     Raises:
-        JournalError: the file is not a journal.
+        JournalError: the file is not a journal that this version wrote, or it cannot be read.
+        PermissionError: whoever asks is not root.
 
     """
     try:
         raw = paths.journal.read_bytes()
     except FileNotFoundError:
         return None
+    except OSError as error:
+        if isinstance(error, PermissionError) and os.geteuid() != 0:
+            raise
+        raise JournalError(f"{paths.journal} cannot be read: {error.strerror}", _FORCE) from error
     try:
         document = json.loads(raw.decode())
-        if document.pop("version") != VERSION:
+        if (version := document.pop("version")) != VERSION:
             raise JournalError(
-                f"{paths.journal} was written by another version of onionward",
-                "use that version's `onionward down`",
+                f"{paths.journal} was written by another version of onionward (format {version!r}, "
+                f"this one has {VERSION})",
+                f"use that version's `onionward down`; {_FORCE}",
             )
+        if document.pop("checksum") != _checksum(document):
+            raise ValueError("it does not have its checksum")
         return _checked(Journal(**document))
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise JournalError(
-            f"{paths.journal} is damaged: {error}",
-            "`onionward down --force` removes what can be recognised without it",
-        ) from error
+        raise JournalError(f"{paths.journal} is damaged: {error}", _FORCE) from error
+
+
+def _checksum(document: Mapping[str, Any]) -> int:
+    """A value that differs when a byte does: a wrong one would be put back as what was before."""
+    import zlib
+
+    return zlib.crc32(json.dumps(document).encode())
 
 
 def saved_step(paths: Paths, name: str) -> Any:
@@ -93,6 +111,15 @@ def saved_step(paths: Paths, name: str) -> Any:
     return None if journal is None else journal.undo.get(name, {}).get("saved")
 
 
+def noted_lans(paths: Paths) -> tuple[str, ...]:
+    """Interfaces whose clients are routed by the current activation; none without a journal."""
+    try:
+        journal = load(paths)
+    except (JournalError, PermissionError):
+        return ()
+    return () if journal is None else tuple(journal.undo.get("rules", {}).get("lans", ()))
+
+
 def _checked(journal: Journal) -> Journal:
     """The journal itself when its fields are what they should be, else a TypeError."""
     texts = (journal.instance, journal.digest, journal.config, journal.torrc)
@@ -101,6 +128,9 @@ def _checked(journal: Journal) -> Journal:
         or not isinstance(journal.since, int | float)
         or not isinstance(journal.stamp, int)
         or not isinstance(journal.scopes, list)
+        or not isinstance(journal.filters, list)
+        or not journal.filters
+        or not set(journal.filters) <= {*backend.NAMES, *backend.BSD}
         or not all(isinstance(text, str) for text in (*texts, *journal.scopes))
         or not isinstance(journal.undo, dict)
         or not all(isinstance(undo, dict) for undo in journal.undo.values())
@@ -112,9 +142,9 @@ def _checked(journal: Journal) -> Journal:
 
 def save(system: System, paths: Paths, journal: Journal) -> Journal:
     """Write the journal durably; returns it."""
-    fields = ("state", "since", "instance", "stamp", "undo", "digest", "config", "torrc", "scopes")
-    document = {"version": VERSION, **{name: getattr(journal, name) for name in fields}}
-    system.write_file(paths.journal, json.dumps(document, indent=1) + "\n", mode=0o600)
+    document = {name: getattr(journal, name) for name in _FIELDS}
+    checked = {"version": VERSION, **document, "checksum": _checksum(document)}
+    system.write_file(paths.journal, json.dumps(checked, indent=1) + "\n", mode=0o600)
     return journal
 
 

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import json
-import time
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from onionward import state
-from onionward.backend import nftables as backend
-from onionward.dns import file as resolver
+from onionward import backend, state
+from onionward.dns import host as resolver
+from onionward.errors import JournalError
 from onionward.paths import BLOCKS_AT_BOOT, Paths
-from onionward.render.resolver import resolv_conf
-from onionward.system import System
+from onionward.system import System, at_once
+from onionward.tables import is_of_run
 from onionward.tor import process as tor_process
 
 FORMAT = 1  # of the JSON
@@ -41,9 +39,23 @@ class Status:
             of packets from behind it: "routed", "blocked", "absent", "untouched".
         counters: packets stopped, by reason.
         problems: what is not as it should be, each with what to do.
+        guard: whether what puts back what others change is there and holds its own rules.
+        guard_events: what it has seen and done, oldest first: "time" in seconds since the epoch,
+            "words", "count".
         confirm: seconds until it undoes itself unless it is confirmed, or None.
         since_boot: whether what blocks is the block of the boot, because `up` has not succeeded.
         at_boot: whether a boot is blocked from the beginning and routed then.
+        tor_bootstrap: how far tor is, in percent, or None when it does not say.
+        tor_phase: the same in its words.
+        tor_guards: the first relays of its circuits for traffic.
+        tor_exits: the last ones.
+        tor_circuits: how many circuits for traffic there are.
+        stopped: packets stopped, by sender and reason (`status_attempts.stopped`).
+        attempts: who tried what, as far as it was told, the latest last
+            (`status_attempts.attempts`).
+        attempts_lost: how often there was more to tell than fitted.
+        exit_address: what a server sees, if one was asked and has answered.
+        limits: what is not covered on this machine, each with its reason, as the last `up` found.
 
     """
 
@@ -60,8 +72,20 @@ class Status:
     counters: dict[str, int]
     problems: tuple[str, ...]
     confirm: int | None = None
+    guard: Literal["running", "suspended", "ended", "none"] = "none"
+    guard_events: tuple[dict[str, Any], ...] = ()
     since_boot: bool = False
     at_boot: Literal["enabled", "disabled"] = "disabled"
+    tor_bootstrap: int | None = None
+    tor_phase: str = ""
+    tor_guards: tuple[str, ...] = ()
+    tor_exits: tuple[str, ...] = ()
+    tor_circuits: int = 0
+    stopped: tuple[dict[str, Any], ...] = ()
+    attempts: tuple[dict[str, Any], ...] = ()
+    attempts_lost: int = 0
+    exit_address: str | None = None
+    limits: tuple[str, ...] = ()
 
 
 def gather(system: System, paths: Paths) -> Status:
@@ -71,9 +95,10 @@ def gather(system: System, paths: Paths) -> Status:
         JournalError: the journal is damaged.
 
     """
-    found = _without_boot(system, paths)
+    found, since_boot = at_once(
+        lambda: _without_boot(system, paths), lambda: backend.blocked_since_boot(system)
+    )
     enabled, problems = _boot()
-    since_boot = backend.blocked_since_boot(system)
     state_now = found.state
     if since_boot:
         state_now = "blocked"
@@ -86,13 +111,40 @@ def gather(system: System, paths: Paths) -> Status:
         )
     else:
         problems = (*found.problems, *problems)
+    from onionward import saved_rulesets
+
     return replace(
         found,
         state=state_now,
-        problems=problems,
+        problems=(*problems, *saved_rulesets.problems()),
         since_boot=since_boot,
         at_boot="enabled" if enabled else "disabled",
     )
+
+
+def with_exit_address(found: Status, paths: Paths, url: str) -> Status:
+    """The same with the address that a server sees; a problem when none tells.
+
+    Args:
+        found: of a machine whose tor may run.
+        paths: of tor's SOCKS port.
+        url: of the server, or "default".
+
+    Raises:
+        RefusedError: it is no URL.
+
+    """
+    from onionward.errors import TorError
+    from onionward.tor import exit_address
+
+    if found.tor != "running":
+        return found
+    try:
+        asked = exit_address.DEFAULT_URL if url == "default" else url
+        return replace(found, exit_address=exit_address.ask(paths, asked))
+    except TorError as error:
+        words = f"the exit's address is not known: {error.message}; try again"
+        return replace(found, problems=(*found.problems, words))
 
 
 def _boot() -> tuple[bool, tuple[str, ...]]:
@@ -105,19 +157,45 @@ def _boot() -> tuple[bool, tuple[str, ...]]:
 
 
 def _without_boot(system: System, paths: Paths) -> Status:
-    journal = state.load(paths)
-    if journal is None and not paths.runtime.exists() and not backend.any_table(system):
-        return _without_journal(paths, None, ())
-    pids = tor_process.running(paths)
-    held = backend.read(system)
+    # a machine that is off needs none of these
+    from onionward import limits, status_attempts
+    from onionward.tor import glance
+
+    try:
+        journal = state.load(paths)
+    except JournalError:
+        from onionward.lifecycle.deactivation import load_journal
+
+        journal = load_journal(system, paths)
     if journal is None:
-        return _without_journal(paths, held, pids)
+        present = backend.present(system)
+        if not paths.runtime.exists() and not present:
+            return _without_journal(paths, None, (), {})
+        rules = [(one, held) for one in present if (held := one.read(system)) is not None]
+        counters = rules[0][0].counters(rules[0][1]) if rules else {}
+        return _without_journal(
+            paths, rules[0][1] if rules else None, tor_process.running(paths), counters
+        )
+    pids = tor_process.running(paths)
+    decides = backend.in_force(journal)
+    has_guard = "guard" in journal.undo
+    # each takes a program of its own
+    held, is_guarded = at_once(
+        lambda: decides.read(system), lambda: has_guard and backend.is_guarded(system)
+    )
     problems = []
     reach = journal.undo.get("rules", {})
     now: Literal["blocked", "routed", "open"] = (
-        "open" if held is None else backend.held_state(held) or journal.state
+        ("blocked" if is_guarded else "open")
+        if held is None
+        else decides.held_state(held) or journal.state
     )
-    if held is None:
+    if held is None and is_guarded:
+        problems.append(
+            "only the guard's rules are left, which let nothing of the scopes pass: another "
+            "program removed the others; `onionward up` puts them back"
+        )
+    elif held is None:
         problems.append(
             "NOT PROTECTED: the rules are gone (a reboot, or another program removed them); "
             "`onionward up` puts them back, `onionward down` restores the rest"
@@ -128,12 +206,18 @@ def _without_boot(system: System, paths: Paths) -> Status:
                 "`onionward up` or `onionward down` has not finished: `onionward up` goes on, "
                 "`onionward down` puts everything back"
             )
-        if now == journal.state and journal.digest and backend.digest(held) != journal.digest:
+        if now == journal.state and journal.digest and decides.digest(held) != journal.digest:
             problems.append(
                 "the rules are not the ones that were loaded: an interface is gone, or another "
                 "program changed them; `onionward up` puts them right"
             )
-        appeared = _unwatched(backend.watched_devices(held)) if reach.get("host", True) else []
+        problems += [
+            f"a rule of another program runs before ours: {place}; `onionward up` puts ours first "
+            "again"
+            for place in decides.ahead(held)
+        ]
+        watches = reach.get("host", True) and backend.has_nft()
+        appeared = _unwatched(decides.watched_devices(held)) if watches else []
         if appeared:
             problems.append(
                 f"{', '.join(appeared)} appeared since: covered as to IP, but packet sockets there "
@@ -142,20 +226,35 @@ def _without_boot(system: System, paths: Paths) -> Status:
     if not pids and now != "open":
         now = "blocked"
         problems.append("tor is not running: traffic is blocked; `onionward up` starts it again")
-    if any(tor_process.is_suspended(pid) for pid in pids):
+    is_suspended = any(tor_process.is_suspended(pid) for pid in pids)
+    if is_suspended:
         problems.append("tor is suspended and carries nothing: `onionward up` starts another one")
     saved = journal.undo.get("resolver")
     resolves: Literal["tor", "onion", "changed", "untouched"] = "untouched"
-    if saved is not None and resolver.is_ours(paths.resolv_conf, saved):
+    if saved is not None and resolver.is_in_force(saved, paths):
         resolves = "tor"
-    elif saved is not None and not resolver.is_original(paths.resolv_conf, saved):
+    elif saved is not None and not resolver.is_undone(saved, paths):
         resolves = "changed"
     if "onion" in journal.undo:
         resolves = "onion"
-    if resolves == "changed":
+    if saved is not None and resolves in ("tor", "changed"):
+        problems += [
+            f"{words}; queries still go to Tor or fail; `onionward up` puts it right"
+            for words in resolver.problems(system, saved, paths)
+        ]
+    guarded: Literal["running", "suspended", "ended", "none"] = "none"
+    if has_guard:
+        guarded = "running" if is_guarded or _is_guarded(system, paths) else "ended"
+    if guarded == "running" and _is_guard_suspended(paths):
+        guarded = "suspended"
         problems.append(
-            f"{paths.resolv_conf} was changed by another program; queries still go to Tor or fail; "
-            "`onionward up` points it to Tor again"
+            "the guard is suspended: the rules hold, but nothing puts back what others change; "
+            "`onionward up` starts another"
+        )
+    if guarded == "ended":
+        hold = "the rules hold, but nothing puts them back if others remove them; "
+        problems.append(
+            f"the guard has ended: {'' if held is None else hold}`onionward up` starts it again"
         )
     left = None
     if "confirm" in journal.undo:
@@ -164,12 +263,12 @@ def _without_boot(system: System, paths: Paths) -> Status:
         left = confirmation.seconds_left(journal)
         problems += confirmation.problems(journal, paths)
     problems += _of_surroundings(system, paths, journal)
-    problems += [
-        f"IN CLEAR: {name} has become a port of {master}, and what its clients send arrives there; "
-        f"take it out of {master}, or name {master} in the configuration"
-        for name in reach.get("lans", ())
-        if (master := _master(name))
-    ]
+    stopped = _stopped_at_bridges(system, journal)
+    problems += _of_ports(reach, stopped)
+    if held is not None:
+        problems += _of_lost_ports(reach, journal, stopped)
+    seen = glance.look(paths) if pids and not is_suspended else glance.Glance()
+    attempts, lost = status_attempts.attempts(paths, reach)
     return Status(
         format=FORMAT,
         state=now,
@@ -179,12 +278,39 @@ def _without_boot(system: System, paths: Paths) -> Status:
         tor="running" if pids else "stopped",
         tor_pid=pids[0] if pids else None,
         resolver=resolves,
-        interfaces=backend.watched_devices(held or ""),
-        forwarded=_forwarded(reach, now),
-        counters=backend.counters(held or ""),
+        interfaces=decides.watched_devices(held or ""),
+        forwarded=_forwarded(reach, now, stopped),
+        counters=decides.counters(held or ""),
         problems=tuple(problems),
+        guard=guarded,
+        guard_events=_guard_events(paths) if guarded in ("running", "suspended") else (),
         confirm=left,
+        tor_bootstrap=seen.percent,
+        tor_phase=seen.phase,
+        tor_guards=seen.guards,
+        tor_exits=seen.exits,
+        tor_circuits=seen.circuits,
+        stopped=status_attempts.stopped(held or "", reach),
+        attempts=attempts,
+        attempts_lost=lost,
+        limits=limits.load(paths),
     )
+
+
+def _is_guard_suspended(paths: Paths) -> bool:
+    if not paths.guard_record.exists():
+        return False
+    from onionward.guard import record
+
+    return tor_process.is_suspended(record.pid(paths.guard_record))
+
+
+def _guard_events(paths: Paths) -> tuple[dict[str, Any], ...]:
+    if not paths.guard_record.exists():
+        return ()
+    from onionward.guard import record
+
+    return tuple(record.load(paths.guard_record))
 
 
 def _of_surroundings(system: System, paths: Paths, journal: state.Journal) -> list[str]:
@@ -195,6 +321,10 @@ def _of_surroundings(system: System, paths: Paths, journal: state.Journal) -> li
         found += onion.problems(system, saved["saved"], paths)
     if (noted := journal.undo.get("masks")) is not None:
         found += _open_services(noted["key"])
+    if (noted := journal.undo.get("belt")) is not None:
+        from onionward import belt
+
+        found += belt.problems(system, noted["key"])
     if "dhcp" in journal.undo:
         from onionward.lan import dhcp_server
 
@@ -220,7 +350,51 @@ def _open_services(accepted: list[tuple[int, list[str]]]) -> list[str]:
     return list(masks.open_places(exposure.look(), known))
 
 
-def _forwarded(reach: Mapping[str, Any], now: str) -> dict[str, str]:
+def _stopped_at_bridges(system: System, journal: state.Journal) -> frozenset[str]:
+    """Interfaces of a LAN whose clients no bridge carries, should they become its ports."""
+    reach = journal.undo.get("rules", {})
+    lans = frozenset(reach.get("lans", ()))
+    if "ports" not in journal.undo or not lans:
+        return frozenset()
+    from onionward.lan import bridge_ports
+
+    return bridge_ports.covered(system, lans)
+
+
+def _of_ports(reach: Mapping[str, Any], stopped: frozenset[str]) -> Iterator[str]:
+    for name in reach.get("lans", ()):
+        master = _master(name)
+        if not master:
+            continue
+        remedy = f"take it out of {master}, or name {master} in the configuration"
+        if _is_stopped(reach, name, master, stopped):
+            yield f"{name} has become a port of {master}: its clients are blocked; {remedy}"
+        else:
+            yield (
+                f"IN CLEAR: {name} has become a port of {master}, and what its clients send "
+                f"arrives there; {remedy}"
+            )
+
+
+def _of_lost_ports(
+    reach: Mapping[str, Any], journal: state.Journal, stopped: frozenset[str]
+) -> Iterator[str]:
+    if not journal.undo.get("ports", {}).get("saved", {}).get("known"):
+        return
+    if lost := sorted(set(reach.get("lans", ())) - stopped):
+        yield (
+            f"the rules that keep clients behind {', '.join(lost)} from bridges are gone; "
+            "`onionward up` puts them back"
+        )
+
+
+def _is_stopped(reach: Mapping[str, Any], name: str, master: str, stopped: frozenset[str]) -> bool:
+    # a routed host forwards nothing, wherever it comes from; a bond's ports have no hook
+    at_bridge = name in stopped and (_INTERFACES / master / "bridge").exists()
+    return bool(reach.get("host", True)) or at_bridge
+
+
+def _forwarded(reach: Mapping[str, Any], now: str, stopped: frozenset[str]) -> dict[str, str]:
     """What becomes of what comes from behind interfaces (sysfs-class-net, bridge)."""
     if now == "open":
         return {}
@@ -230,7 +404,10 @@ def _forwarded(reach: Mapping[str, Any], now: str) -> dict[str, str]:
     found = dict.fromkeys(sorted(bridges), others)
     for name in lans:
         master = _master(name)
-        present = f"NOT COVERED: a port of {master}" if master else now
+        present = now
+        if master:
+            held = "blocked" if _is_stopped(reach, name, master, stopped) else "NOT COVERED"
+            present = f"{held}: a port of {master}"
         found[name] = present if (_INTERFACES / name).exists() else "absent"
     return found
 
@@ -241,17 +418,30 @@ def _master(interface: str) -> str:
     return place.readlink().name if place.is_symlink() else ""
 
 
+def _is_guarded(system: System, paths: Paths) -> bool:
+    """Its tables tell more than its process, where there is nft for them."""
+    if backend.has_nft():
+        return backend.is_guarded(system)
+    from onionward.guard import process
+
+    return bool(process.running(paths))
+
+
 def _unwatched(watched: tuple[str, ...]) -> list[str]:
     """Interfaces that have appeared since the rules were loaded (proc_pid_net(5), dev)."""
-    lines = _DEVICES.read_text().splitlines()
+    lines = _DEVICES.read_text(errors="backslashreplace").splitlines()
     present = {line.split(":")[0].strip() for line in lines if ":" in line}
-    return sorted(present - {"lo"} - set(watched))
+    return sorted(n for n in present - {"lo"} - set(watched) if not is_of_run(n))
 
 
-def _without_journal(paths: Paths, held: str | None, pids: tuple[int, ...]) -> Status:
+def _without_journal(
+    paths: Paths, held: str | None, pids: tuple[int, ...], counters: dict[str, int]
+) -> Status:
     problems = []
-    saved = resolver.recognise(paths.resolv_conf, resolv_conf())
-    if held is not None or pids or saved is not None:
+    saved = None if resolver.is_untouched(paths) else resolver.recognise(paths)
+    if lost := resolver.lost_original(paths):
+        problems.append(lost)
+    if held is not None or pids or (saved is not None and not lost):
         problems.append(
             "the journal is missing, but rules, a tor or a resolv.conf of onionward are there; "
             "`onionward down` removes them"
@@ -264,48 +454,9 @@ def _without_journal(paths: Paths, held: str | None, pids: tuple[int, ...]) -> S
         scopes=(),
         tor="running" if pids else "stopped",
         tor_pid=pids[0] if pids else None,
-        resolver="tor" if saved and resolver.is_ours(paths.resolv_conf, saved) else "untouched",
+        resolver="tor" if saved and resolver.is_in_force(saved, paths) else "untouched",
         interfaces=(),
         forwarded={},
-        counters=backend.counters(held or ""),
+        counters=counters,
         problems=tuple(problems),
     )
-
-
-def to_json(status: Status) -> str:
-    """For programs."""
-    return json.dumps(asdict(status), indent=2)
-
-
-_STATES = {
-    "off": "off: traffic leaves in clear",
-    "blocked": "blocked: nothing of the scopes below leaves but tor itself",
-    "routed": "routed: the scopes below go through Tor or nowhere",
-    "open": "OPEN: traffic leaves in clear",
-}
-_SINCE_BOOT = "blocked since boot: nothing of the scopes leaves, tor included"
-
-
-def to_text(status: Status) -> str:
-    """For people."""
-    lines = [_SINCE_BOOT if status.since_boot else _STATES[status.state]]
-    if status.since:
-        moment = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(status.since))
-        lines.append(f"  since     {moment}")
-    if status.confirm is not None:
-        lines.append(f"  confirm   undone in {status.confirm} s without `onionward confirm`")
-    if status.state != "off":
-        process = f" (process {status.tor_pid})" if status.tor_pid else ""
-        lines += [
-            *(f"  scope     {words}" for words in status.scopes),
-            *(f"  clients   behind {name}: {what}" for name, what in status.forwarded.items()),
-            f"  tor       {status.tor}{process}",
-            f"  resolver  {status.resolver}",
-            *([f"  watched   {', '.join(status.interfaces)}"] if status.interfaces else []),
-            "  stopped   "
-            + (", ".join(f"{n} {name}" for name, n in status.counters.items()) or "nothing"),
-        ]
-    if status.at_boot == "enabled":
-        lines.append("  at boot   blocked before there is a network, then routed")
-    lines += [f"  problem   {problem}" for problem in status.problems]
-    return "\n".join(lines)

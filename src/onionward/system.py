@@ -18,11 +18,13 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar, overload
 
 from onionward.errors import CommandError
 
 Result = TypeVar("Result")
+First = TypeVar("First")
+Second = TypeVar("Second")
 
 _FIXED_ENVIRONMENT = {
     "LC_ALL": "C.UTF-8",
@@ -33,6 +35,7 @@ DIES_WITH_US = ("setpriv", "--pdeathsig", "KILL", "--")
 _FS_IOC_GETFLAGS = 0x80086601
 _FS_IOC_SETFLAGS = 0x40086602
 _FS_IMMUTABLE_FL = 0x00000010
+_FS_APPEND_FL = 0x00000020
 
 
 def temporary_name(path: Path) -> Path:
@@ -53,7 +56,13 @@ def find_tool(name: str) -> str | None:
     return None
 
 
-def at_once(*actions: Callable[[], Result]) -> tuple[Result, ...]:
+@overload
+def at_once(
+    first: Callable[[], First], second: Callable[[], Second], /
+) -> tuple[First, Second]: ...
+@overload
+def at_once(*actions: Callable[[], Result]) -> tuple[Result, ...]: ...
+def at_once(*actions: Callable[[], Any]) -> tuple[Any, ...]:
     """Run actions side by side, the first in this thread, and wait for all.
 
     Returns:
@@ -63,7 +72,7 @@ def at_once(*actions: Callable[[], Result]) -> tuple[Result, ...]:
         BaseException: the first error of the first action that failed.
 
     """
-    results: dict[int, Result] = {}
+    results: dict[int, Any] = {}
     errors: dict[int, BaseException] = {}
 
     def run(place: int) -> None:
@@ -86,6 +95,29 @@ def at_once(*actions: Callable[[], Result]) -> tuple[Result, ...]:
 def _environment(extra: Mapping[str, str] | None) -> dict[str, str]:
     kept = {k: v for k, v in os.environ.items() if k in ("HOME", "TMPDIR", "TERM")}
     return {**kept, **_FIXED_ENVIRONMENT, **(extra or {})}
+
+
+def _flags(path: Path) -> int:
+    """Flags of a file (ioctl_iflags(2)); 0 where the file system has none."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+    try:
+        raw = fcntl.ioctl(descriptor, _FS_IOC_GETFLAGS, bytes(8))
+    except OSError:
+        return 0
+    finally:
+        os.close(descriptor)
+    return int.from_bytes(raw, sys.byteorder)
+
+
+def _set_flag(path: Path, flag: int, *, wanted: bool) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+    try:
+        raw = fcntl.ioctl(descriptor, _FS_IOC_GETFLAGS, bytes(8))
+        flags = int.from_bytes(raw, sys.byteorder)
+        flags = flags | flag if wanted else flags & ~flag
+        fcntl.ioctl(descriptor, _FS_IOC_SETFLAGS, flags.to_bytes(8, sys.byteorder))
+    finally:
+        os.close(descriptor)
 
 
 class System:
@@ -176,7 +208,8 @@ class System:
         import shlex
 
         self.effect(words or shlex.join(argv))
-        dying = (*DIES_WITH_US, *argv)
+        # setpriv(1) is Linux's; elsewhere a killed `up` leaves the command that it had begun
+        dying = (*DIES_WITH_US, *argv) if sys.platform == "linux" else argv
         return self.execute(dying, stdin=stdin, timeout=timeout, accept=accept)
 
     def write_file(
@@ -198,6 +231,14 @@ class System:
             temporary.unlink(missing_ok=True)
             raise
         self.sync_directory(path.parent)
+
+    def append(self, path: Path, text: str, *, mode: int = 0o600) -> None:
+        """Add to the end of a file, which is made if need be; a link is not followed."""
+        self.effect(f"append to {path}")
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW
+        descriptor = os.open(path, flags, mode)
+        with os.fdopen(descriptor, "w", encoding="utf-8", errors="surrogateescape") as file:
+            file.write(text)
 
     def sync_directory(self, directory: Path) -> None:
         """Make renames and removals in a directory durable."""
@@ -252,26 +293,21 @@ class System:
 
     def is_immutable(self, path: Path) -> bool:
         """Whether chattr's immutable flag is set; False where the file system has no flags."""
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
-        try:
-            raw = fcntl.ioctl(descriptor, _FS_IOC_GETFLAGS, bytes(8))
-        except OSError:
-            return False
-        finally:
-            os.close(descriptor)
-        return bool(int.from_bytes(raw, sys.byteorder) & _FS_IMMUTABLE_FL)
+        return bool(_flags(path) & _FS_IMMUTABLE_FL)
+
+    def is_append_only(self, path: Path) -> bool:
+        """Whether chattr's flag is set that neither lets a file be replaced nor renamed."""
+        return bool(_flags(path) & _FS_APPEND_FL)
 
     def set_immutable(self, path: Path, *, immutable: bool) -> None:
         """Set or clear chattr's immutable flag (ioctl_iflags(2))."""
         self.effect(f"chattr {'+' if immutable else '-'}i {path}")
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
-        try:
-            raw = fcntl.ioctl(descriptor, _FS_IOC_GETFLAGS, bytes(8))
-            flags = int.from_bytes(raw, sys.byteorder)
-            flags = flags | _FS_IMMUTABLE_FL if immutable else flags & ~_FS_IMMUTABLE_FL
-            fcntl.ioctl(descriptor, _FS_IOC_SETFLAGS, flags.to_bytes(8, sys.byteorder))
-        finally:
-            os.close(descriptor)
+        _set_flag(path, _FS_IMMUTABLE_FL, wanted=immutable)
+
+    def set_append_only(self, path: Path, *, append_only: bool) -> None:
+        """Set or clear chattr's flag for append-only files."""
+        self.effect(f"chattr {'+' if append_only else '-'}a {path}")
+        _set_flag(path, _FS_APPEND_FL, wanted=append_only)
 
     def set_attribute(self, path: Path, name: str, value: bytes | None) -> None:
         """Set an extended attribute of a file, not of what it links to; None removes it (xattr(7)).

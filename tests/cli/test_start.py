@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from tests.benchmark_start import BARE, COMMANDS, TARGET
+from tests.benchmark_start import BARE, BARE_SECONDS, COMMANDS, TARGET
 
 HEAVY = ("asyncio", "hypothesis", "jeepney", "rich", "scapy", "stem")
 # what only commands that change something need
@@ -59,6 +59,7 @@ def test_a_cold_start_costs_little(name: str) -> None:
     for run in range(60):
         best = min(best, processor_seconds(COMMANDS[name]))
         bare = min(bare, processor_seconds(BARE))
-        if run >= 4 and best - bare <= TARGET:
+        # a slower processor than the one the target is for needs longer for both
+        if run >= 4 and best - bare <= TARGET * max(1.0, bare / BARE_SECONDS):
             return
     pytest.fail(f"{name} takes {(best - bare) * 1000:.0f} ms over the bare interpreter")

@@ -1,4 +1,4 @@
-"""The cases: a configuration and a machine in, the six texts out."""
+"""The cases: a configuration and a machine in, the seven texts out."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ from onionward.facts import Account, Facts, parse_links
 from onionward.paths import Paths
 from onionward.policy import ControlGroup, Policy, derive
 from onionward.render import nftables
-from onionward.render.nftables import Ruleset, boot
+from onionward.render.nftables import Ruleset, boot, lock
 from onionward.render.resolver import resolv_conf
-from onionward.render.torrc import torrc
+from onionward.render.torrc import relays, torrc
+from onionward.tor.installed import Installed
 from tests.support import FACTS, flow
 
 FOLDER = Path(__file__).parent / "cases"
@@ -60,6 +61,7 @@ def load(name: str, temporary: Path) -> Case:
             "users": tuple(_user(**user) for user in given.get("users", ())),
             "ipv6": given["ipv6"],
             "dhcp_uids": tuple(given["dhcp_uids"]),
+            "installed": Installed("/usr/bin/obfs4proxy", Path("/usr/share/tor")),
         }
     )
     group = given["tor_cgroup"]
@@ -75,7 +77,10 @@ def load(name: str, temporary: Path) -> Case:
         "route.nft": route.text,
         "block.nft": block.text,
         "boot.nft": boot.whole(policy),
-        "torrc": torrc(policy, Paths(), account=read.tor.user, network=read.network_lines),
+        "lock.nft": lock.routing(policy) + lock.egress(policy),
+        "torrc": torrc(
+            policy, Paths(), account=read.tor.user, network=relays(read, facts.installed)
+        ),
         "policy.txt": describe(policy) + "\n",
         "resolv.conf": resolv_conf(),
     }

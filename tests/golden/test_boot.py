@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from onionward.boot import units
-from onionward.boot.units import Program
+from onionward.boot.program import Program
 from onionward.errors import CommandError
 from onionward.render.nftables import boot
 from onionward.system import System

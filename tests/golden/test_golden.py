@@ -11,12 +11,14 @@ import pwd
 import re
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from onionward.backend import nftables as backend
 from onionward.errors import CommandError, VerifyError
+from onionward.render import nftables
 from onionward.render.nftables import Ruleset
 from onionward.system import System
 from onionward.tables import TABLE
@@ -24,7 +26,7 @@ from onionward.tor.process import command
 from tests.golden import cases
 from tests.golden.machine import namespace, unique_cgroup
 
-TEXTS = ["route.nft", "block.nft", "boot.nft", "torrc", "policy.txt", "resolv.conf"]
+TEXTS = ["route.nft", "block.nft", "boot.nft", "lock.nft", "torrc", "policy.txt", "resolv.conf"]
 
 
 def test_all_cases_are_there() -> None:
@@ -99,6 +101,17 @@ def test_the_kernel_holds_what_was_rendered(case: cases.Case) -> None:
         backend.remove_tables(system)
         assert not backend.any_table(system)
         assert system.query(["nft", "list", "ruleset"]) == ""
+
+
+@pytest.mark.usefixtures("real_tools")
+@pytest.mark.parametrize("name", ["everything-host", "everything"])
+def test_rules_that_count_without_nflog(name: str, tmp_path: Path) -> None:
+    policy = replace(cases.load(name, tmp_path).policy, nflog=False, tor_cgroup=None)
+    with namespace(policy.devices, None) as system:
+        for ruleset in (nftables.block(policy), nftables.route(policy)):
+            assert " log " not in ruleset.text
+            backend.apply(system, ruleset)
+            backend.verify(system, ruleset)
 
 
 @pytest.mark.usefixtures("real_tools")
@@ -240,3 +253,20 @@ def test_tor_refuses_what_is_no_configuration(tmp_path: Path) -> None:
     torrc.write_text("TransPort 127.0.0.1:940\nNoSuchOption 1\n")
     with pytest.raises(CommandError, match="NoSuchOption"):
         System().query([*command(torrc), "--verify-config"], timeout=30)
+
+
+OPENING = re.compile(r"^set (bypass|link|unroutable|direct_users|dhcp_accounts)\d? \{")
+INTERVALS = re.compile(r"\{[^}]*(?:/\d+|\d-\d)[^}]*\}")
+
+
+@pytest.mark.parametrize("path", sorted(Path(__file__).parent.glob("cases/*/*.nft")), ids=str)
+def test_no_set_of_intervals_closes_anything(path: Path) -> None:
+    """Such a set is empty for a moment when rules are replaced (render/nftables/accounts.py)."""
+    head = ""
+    for line in map(str.strip, path.read_text().splitlines()):
+        if line.startswith(("set ", "map ")):
+            head = line
+        elif "flags interval" in line:
+            assert OPENING.match(head), head
+        elif INTERVALS.search(line):
+            assert line.partition(" comment ")[0].endswith(" accept"), line

@@ -83,7 +83,8 @@ class Sender:
 class Machine:
     """Everything above, for as long as the tests run; `close` removes it."""
 
-    def __init__(self, trans_port: int, dns_port: int) -> None:
+    def __init__(self, trans_port: int, dns_port: int, loader: str = "nft -f -") -> None:
+        self._loader = loader
         self._system = System()
         self._closers = contextlib.ExitStack()
         self._numbers = itertools.count(1)
@@ -102,7 +103,7 @@ class Machine:
     def _build(self, trans_port: int, dns_port: int) -> None:
         mount = cgroup_mount(Path("/proc/self/mountinfo").read_text())
         assert mount is not None, "control groups (version 2) are not mounted below /sys/fs/cgroup"
-        group = mount / f"{GROUP.name}-{os.getpid()}"
+        group = mount / f"{GROUP.name}-{os.getpid()}-{id(self)}"
         self._group = ControlGroup(str(group.relative_to("/sys/fs/cgroup")), 1)
         group.mkdir()
         self._closers.callback(_remove_group, group)
@@ -226,6 +227,8 @@ class Machine:
                 f"cgroupv2 level {policy.tor_cgroup.level} ",
                 f"cgroupv2 level {self._group.level} ",
             )
+            path = "/".join(self._group.name.split("/")[-self._group.level :])
+            rules = rules.replace(f"--path {policy.tor_cgroup.name}", f"--path {path}")
         kernel = {
             "ipv4/ip_forward": case.forwarding[0],
             "ipv6/conf/all/forwarding": case.forwarding[1],
@@ -241,7 +244,7 @@ class Machine:
         script += self._changes("routes", routes, "ip route {} {}")
         places = frozenset(f"{a} dev lo scope host" for a in policy.local_addresses)
         script += self._changes("places", places, "ip address {} {}")
-        self._run("\n".join([*script, "nft -f -", "conntrack -F 2>&1"]), stdin=rules)
+        self._run("\n".join([*script, self._loader, "conntrack -F 2>&1"]), stdin=rules)
 
     def _changes(self, what: str, wanted: frozenset[str], command: str) -> list[str]:
         """Commands that put these in the place of what an earlier case has left."""

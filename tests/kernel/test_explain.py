@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 
 import pytest
 from hypothesis import HealthCheck, Phase, given, seed, settings
@@ -54,10 +54,28 @@ def judged(case: Case, send: Send) -> Verdict:
     )
 
 
-def mismatches(machine: Machine, case: Case, text: str, tally: Counter[str]) -> list[str]:
-    """What the kernel does with the packets of a case otherwise than `explain` says."""
+def mismatches(
+    machine: Machine,
+    case: Case,
+    text: str,
+    tally: Counter[str],
+    tolerated: Callable[[Send, Verdict], Collection[str]] = lambda _send, _verdict: (),
+) -> list[str]:
+    """What the kernel does with the packets of a case otherwise than `explain` says.
+
+    Args:
+        machine: that has the rules.
+        case: machine, policy and packets.
+        text: the rules.
+        tally: counts what was seen.
+        tolerated: outcomes that are good besides.
+
+    """
     verdicts = [judged(case, send) for send in case.sends]
-    good = [expected(case, s, v) for s, v in zip(case.sends, verdicts, strict=True)]
+    good = [
+        {*expected(case, send, verdict), *tolerated(send, verdict)}
+        for send, verdict in zip(case.sends, verdicts, strict=True)
+    ]
     batch = machine.try_out(case, text, good)
     wrong = []
     for number, happened in enumerate(batch.outcomes()):

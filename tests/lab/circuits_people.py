@@ -92,7 +92,12 @@ class People:
         return self.ask_each(dict.fromkeys(who, request))
 
     def ask_each(self, requests: Mapping[str, Request]) -> dict[str, Told]:
-        """Everybody something of their own, at once."""
+        """Everybody something of their own, at once; again, who was not answered in time."""
+        told = self._ask_once(requests)
+        late = {who: requests[who] for who in requests if "timed out" in told[who].error}
+        return told | self._ask_once(late) if late else told
+
+    def _ask_once(self, requests: Mapping[str, Request]) -> dict[str, Told]:
         ports = {who: next(self._ports) for who in requests}
         with self._control() as control:
             control.ask("SETEVENTS STREAM")

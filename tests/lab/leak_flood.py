@@ -1,6 +1,6 @@
 """Send until standard input ends: `python leak_flood.py KIND TARGET DEVICE_MAC FAR_MAC`.
 
-Each kind sends small bursts with a millisecond between them, at most for a minute.
+Each kind sends small bursts with a millisecond between them, at most for three minutes.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from onionward.leaks import packets
 from onionward.leaks.tools import abort
 
-_LONGEST = 60.0
+_LONGEST = 180.0
 _BURST = 10
 PORT = 4433
 

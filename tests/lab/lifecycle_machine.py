@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import os
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from onionward.lab import Host, Lab
+from onionward.status_text import EXIT_STATUS
 
 HERE = Path(__file__).parent
 NETWORK = '[tor]\nnetwork = "/run/onionward-lab/network.torrc"\n'
@@ -22,6 +24,11 @@ CONFIG = Path("/run/onionward-lab/lifecycle.toml")
 JOURNAL = Path("/var/lib/onionward/journal.json")
 RESOLV_CONF = Path("/etc/resolv.conf")
 WAITING = Path("/etc/.resolv.conf.before-onionward")
+
+BACKEND = os.environ.get("ONIONWARD_TEST_BACKEND", "")
+"""Another packet filter than the machine's own choice, as the configuration names it."""
+
+GUARD = b"onionward.guard.loop"
 
 Done = subprocess.CompletedProcess[str]
 
@@ -66,6 +73,7 @@ class Machine:
             self._on(on).command(words, user=user),
             capture_output=True,
             text=True,
+            errors="backslashreplace",  # names of interfaces may be any bytes
             timeout=timeout,
             check=False,
             stdin=subprocess.DEVNULL,
@@ -110,6 +118,8 @@ class Machine:
     def configure(self, text: str = "") -> None:
         """What the next `up` reads, beside the lab's Tor network."""
         merged = f"{text}\n{NETWORK}" if "[tor]" not in text else text.replace("[tor]\n", NETWORK)
+        if BACKEND and "[firewall]" not in text:
+            merged += f'\n[firewall]\nbackend = "{BACKEND}"\n'
         self.path(CONFIG).write_text(merged)
 
     def onionward(
@@ -131,8 +141,9 @@ class Machine:
 
     def status(self) -> dict[str, Any]:
         done = self.onionward("status", "--json")
-        assert done.returncode == 0, done.stdout + done.stderr
+        assert done.returncode in EXIT_STATUS.values(), done.stdout + done.stderr
         report: dict[str, Any] = json.loads(done.stdout)
+        assert done.returncode == EXIT_STATUS[report["state"]]
         return report
 
     def journal(self) -> dict[str, Any]:
@@ -150,8 +161,69 @@ class Machine:
                 continue  # it ended meanwhile
         return found
 
-    def kill_tor(self) -> None:
-        """As the kernel does when memory is short; returns when it is gone."""
+    def guard_pids(self) -> list[int]:
+        """The guard's, as the host numbers them."""
+        found = []
+        for entry in self.path("/proc").iterdir():
+            try:
+                if entry.name.isdecimal() and GUARD in (entry / "cmdline").read_bytes():
+                    found.append(int(entry.name))
+            except OSError:
+                continue  # it ended meanwhile
+        return found
+
+    def pause_guard(self) -> None:
+        """Stop it while it is idle, for what it has begun waits for it; `resume_guard` goes on."""
+
+        def is_running(pid: str) -> bool:
+            command = self.path(f"/proc/{pid}/cmdline")
+            return command.exists() and bool(command.read_bytes())  # one that has ended has none
+
+        def is_idle() -> bool:
+            children = [
+                pid
+                for guard in self.guard_pids()
+                for pid in self.path(f"/proc/{guard}/task/{guard}/children").read_text().split()
+            ]
+            return not any(map(is_running, children))
+
+        def paused() -> bool:
+            until("the guard is idle", is_idle, 60)
+            for pid in self.guard_pids():
+                self.output("kill", "-STOP", str(pid))
+            if is_idle():
+                return True
+            self.resume_guard()
+            return False
+
+        until("the guard is paused while it is idle", paused, 60)
+
+    def resume_guard(self) -> None:
+        for pid in self.guard_pids():
+            self.output("kill", "-CONT", str(pid))
+
+    def end_guard(self) -> None:
+        """Without it what is broken stays broken; returns when its tables are gone, too."""
+
+        def gone() -> bool:
+            for pid in self.guard_pids():
+                self.run("kill", "-KILL", str(pid))
+            return not self.guard_pids() and "onionward_lock" not in self.tables()
+
+        until("the guard is gone", gone)
+
+    def kill_tor(self, *, guarded: bool = False) -> None:
+        """As the kernel does when memory is short; returns when it is gone.
+
+        Args:
+            guarded: leave the guard alone, which starts another one; otherwise it is ended first.
+
+        """
+        if guarded:
+            for pid in self.tor_pids():
+                self.run("kill", "-KILL", str(pid))
+            return
+        self.end_guard()
 
         def gone() -> bool:
             # one that is just going to the background becomes another process
@@ -169,6 +241,32 @@ class Machine:
 
     def tables(self) -> str:
         return self.output("nft", "list", "tables")
+
+
+TABLES = {
+    "raw": ("PREROUTING", "OUTPUT"),
+    "mangle": ("PREROUTING", "INPUT", "FORWARD", "OUTPUT", "POSTROUTING"),
+    "nat": ("PREROUTING", "INPUT", "OUTPUT", "POSTROUTING"),
+    "filter": ("INPUT", "FORWARD", "OUTPUT"),
+    "security": ("INPUT", "FORWARD", "OUTPUT"),
+}
+"""Of iptables, with their built-in chains."""
+
+
+def empty_tables(host: Host, *variants: str) -> None:
+    """Rules, chains and policies of iptables, gone; the kernel keeps tables of the older one."""
+    lines = []
+    for table, chains in TABLES.items():
+        lines += [f"*{table}", *(f":{chain} ACCEPT" for chain in chains), "COMMIT"]
+    script = [
+        f"printf '%s\\n' \"$@\" | {family}tables-{variant}-restore"
+        for variant in variants
+        for family in ("ip", "ip6")
+    ]
+    if "nft" in variants:
+        script += [f"nft delete table {family} {t}" for family in ("ip", "ip6") for t in TABLES]
+    argv = host.command(["sh", "-euc", "\n".join(script), "sh", *lines])
+    subprocess.run(argv, check=True, capture_output=True, timeout=60)
 
 
 def end(process: subprocess.Popen[str]) -> None:
@@ -241,4 +339,4 @@ def open_machine(lab: Lab, name: str = "host") -> Iterator[Machine]:
         machine.close()
         machine.onionward("down", "--force")
         machine.path(CONFIG).unlink()
-        assert "onionward" not in machine.tables()
+        assert "onionward" not in (tables := machine.tables()), tables

@@ -18,9 +18,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from onionward.lab import Lab
-from tests.lab.lifecycle_machine import Machine, open_machine, until
+from onionward.paths import PATHS
+from tests.lab.lifecycle_effects import REMOVED, reached, run_logged
+from tests.lab.lifecycle_machine import BACKEND, Machine, difference, open_machine, until
 from tests.lab.lifecycle_talker import PORTS
 from tests.lab.lifecycle_wire import Packet, Wire
+from tests.report import Fault
 
 LAN = '[[lan]]\ninterface = "eth1"\n'
 DHCP = f'{LAN}dhcp = true\ndhcp_range = ["198.18.8.100", "198.18.8.199"]\n'
@@ -78,6 +81,13 @@ ALL = _scope(
     ["host: ", "lan: ", "user: alice", "user: bob", "IN CLEAR: user carol"],
     br0="blocked",
     eth1="routed",
+)
+WITHOUT_HOST = Scope(
+    "onion, lan, users",
+    ONION + DHCP + ALICE + BOB + CONTROL,
+    frozenset({"client1", "alice", "bob"}),
+    (),
+    {},
 )
 SCOPES = (LAN_ONLY, USER_ONLY, ONION_ONLY, MIXED, ALL)
 
@@ -183,17 +193,49 @@ class Stage:
     wire: Wire
     senders: Senders
 
+    def leaks(self, names: frozenset[str], since: float, before: float) -> list[Sent]:
+        """What has left in clear of these senders in a span of time."""
+        return [s for s in sent(self.wire.packets(since, before)) if s.sender in names]
+
+    def tails(self) -> list[Sent]:
+        """What has left in clear of connections that had not begun in clear."""
+        return tails(self.wire.packets())
+
+    def down(self) -> float:
+        """Everything back; returns when the rules were about to go, or now if they were gone."""
+        effects = run_logged(self.machine, "down")
+        return reached(effects, REMOVED) or (effects[0].time if effects else time.time())
+
+    def works(self, fresh: dict[str, Any]) -> None:
+        """`up` after a fault leaves what it leaves without one."""
+        self.machine.up()
+        report = self.machine.status()
+        assert (report["state"], report["problems"]) == ("routed", [])
+        found = difference(fresh, essence(self.machine))
+        assert found == "", found
+
+    def restored(self, scope: Scope, before: dict[str, Any], fault: Fault) -> None:
+        """The machine is off, exactly as it was, and who was routed speaks in clear again."""
+        fault.restored(difference(before, self.machine.snapshot()))
+        since = time.time()
+
+        def seen() -> bool:
+            return scope.routed <= {s.sender for s in sent(self.wire.packets(since))}
+
+        until("everybody speaks in clear again", seen)
+        fault.saw(self.tails())
+
     def assert_silent(self, names: frozenset[str], since: float, before: float) -> None:
         """Nothing of these senders has left in clear in a span of time."""
-        leaks = [s for s in sent(self.wire.packets(since, before)) if s.sender in names]
+        leaks = self.leaks(names, since, before)
         shown = "\n".join(f"{s.packet.time:.6f} {s.sender}: {s.packet.words}" for s in leaks[:20])
         assert not leaks, f"{len(leaks)} packets in clear since {since:.6f}:\n{shown}"
 
-    def assert_no_tails(self) -> None:
+    def assert_no_tails(self, said: str = "") -> None:
         """Nothing has left in clear of a connection that had not begun in clear."""
-        late = tails(self.wire.packets())
+        late = self.tails()
         shown = "\n".join(f"{s.packet.time:.6f} {s.sender}: {s.packet.words}" for s in late[:20])
-        assert not late, f"{len(late)} packets of connections that went through Tor:\n{shown}"
+        assert not late, f"{len(late)} packets of connections through Tor:\n{shown}\n{said}"
 
 
 @contextmanager
@@ -257,11 +299,22 @@ def stage(lab: Lab, names: Sequence[str] = tuple(SENDERS)) -> Iterator[Stage]:
 
 
 # what is there with a content of its own each time
-_VOLATILE = re.compile(r"/run/onionward/(lock|.*log|.*pid|control/.*|tor/.*)|.*/journal.json")
+_VOLATILE = re.compile(
+    r"/run/onionward/(lock|lock\.json|rules\.nft|guard\.json|limits\.json|.*log|.*pid|control/.*|tor/.*)"
+    r"|.*/journal.json"
+)
 _FLOWS = re.compile(
-    r"(set (?:kept|user_flows|client_flows|client_closing|asked_tor|asked_others)\d \{[^}]*?)"
+    r"(set (?:(?:kept|user_flows|client_flows|client_closing|asked_tor|asked_others)\d"
+    r"|\w+_(?:by|from\d)) \{[^}]*?)"
     r"\s*elements = \{[^}]*\}"
 )
+# as iptables-save and as nft prints it
+_KEPT = re.compile(r"open before, kept|daddr \S+ .*tcp sport \d+ tcp dport \d+ ")
+
+
+def without_senders(rules: str) -> str:
+    """Rules as nft lists them, without what the kernel has put into their sets meanwhile."""
+    return _FLOWS.sub(r"\1", rules)
 
 
 def essence(machine: Machine) -> dict[str, Any]:
@@ -274,12 +327,23 @@ def essence(machine: Machine) -> dict[str, Any]:
     instance, stamp = journal["instance"], journal["stamp"]
 
     def general(text: str) -> str:
-        # nft prints a mark with eight digits
+        # nft prints a mark with eight digits, iptables without zeros before
         text = text.replace(instance, "INSTANCE").replace(f"0x{stamp:08x}", "STAMP")
-        return _FLOWS.sub(r"\1", text)
+        text = text.replace(f"0x{stamp:x}", "STAMP")
+        return without_senders(text)
+
+    def sorted_tables(text: str) -> str:
+        if BACKEND:
+            # chains are listed in the order in which they were made; kept connections are rules
+            lines = (line for line in text.splitlines() if not _KEPT.search(line))
+            return "\n".join(sorted(lines))
+        # the guard's are loaded again at other moments than the others
+        return "".join(sorted(re.split(r"^(?=table )", text, flags=re.MULTILINE)))
 
     files = {}
     for path, known in snapshot["file"].items():
+        if path == str(PATHS.attempts):  # there as soon as somebody was stopped
+            continue
         if _VOLATILE.fullmatch(path):
             files[path] = known[:3]
         else:  # without inode and time
@@ -290,7 +354,9 @@ def essence(machine: Machine) -> dict[str, Any]:
         # of those that are open again, what was before is known still
         entry["before"] = {u: b for u, b in entry["before"].items() if int(u) in entry["closed"]}
     return {
-        "command": {name: general(text) for name, text in snapshot["command"].items()},
+        "command": {
+            name: sorted_tables(general(text)) for name, text in snapshot["command"].items()
+        },
         "sysctl": snapshot["sysctl"],
         "environment": snapshot["environment"],
         "file": files,

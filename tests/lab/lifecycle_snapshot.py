@@ -29,6 +29,8 @@ _VOLATILE = {
 }
 _UPPER = "/run/onionward-lab/overlay{}/upper"  # what a host has changed, see onionward.lab.host
 _TREES = (("/run", "/run"), ("/etc", _UPPER.format("/etc")), ("/var", _UPPER.format("/var")))
+_TREES_OF_OTHERS = " /var/cache/onionward-trees/"
+_GUARD = b"onionward.guard.loop"
 _COPIED = "trusted.overlay.origin"
 _OWN_STATE = "/var/lib/onionward"  # the directory stays, with what is named here; nothing else does
 _STAYS = {f"{_OWN_STATE}/dhcp.leases"}
@@ -38,6 +40,9 @@ def _command(*argv: str) -> str:
     if shutil.which(argv[0]) is None:
         return "no such program"
     done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    if argv[0].endswith("tables-save"):
+        # when it was printed, and how often a policy has applied
+        return re.sub(r"(?m)^#.*\n| \[\d+:\d+\]$", "", done.stdout)
     # a bridge shows how long it is until its next round of tidying
     return re.sub(r"_timer +[0-9.]+", "_timer", done.stdout + done.stderr)
 
@@ -99,6 +104,12 @@ def _sysctls() -> dict[str, str]:
     return found
 
 
+def _is_of_guard(process: Path) -> bool:
+    """What a guard starts to look at rules comes and goes; without a guard there is none."""
+    parent = (process / "stat").read_text().rpartition(")")[2].split()[1]
+    return parent != "0" and _GUARD in (process.parent / parent / "cmdline").read_bytes()
+
+
 def _processes() -> dict[str, str]:
     found = {}
     for entry in Path("/proc").iterdir():
@@ -106,11 +117,19 @@ def _processes() -> dict[str, str]:
             try:
                 line = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode()
                 group = (entry / "cgroup").read_text()
+                if _is_of_guard(entry):
+                    continue
             except OSError:
                 continue
             if line:  # the others have ended and wait to be noticed
                 found[entry.name] = f"{line} in {group}"
     return found
+
+
+def _mounts() -> str:
+    """Without those of root trees that other tests of this machine build meanwhile."""
+    lines = Path("/proc/self/mountinfo").read_text().splitlines()
+    return "\n".join(line for line in lines if _TREES_OF_OTHERS not in line)
 
 
 def main() -> None:
@@ -133,7 +152,7 @@ def main() -> None:
         "file": _files(),
         "sysctl": _sysctls(),
         "process": _processes(),
-        "environment": {"mounts": Path("/proc/self/mountinfo").read_text()},
+        "environment": {"mounts": _mounts()},
     }
     json.dump(snapshot, sys.stdout)
 

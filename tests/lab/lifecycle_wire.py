@@ -62,7 +62,8 @@ class Wire:
         self._lines = Path(self._directory.name, "lines")
         errors = Path(self._directory.name, "errors")
         argv = ["tcpdump", "-i", self._machine.link, "-n", "-tt", "-l", "-v"]
-        argv += ["--immediate-mode", "-Z", "root", "-B", "8192", self._filter]
+        # the buffer is cut into pieces as large as a packet may be: with few of them some are lost
+        argv += ["--immediate-mode", "-Z", "root", "-s", "512", "-B", "32768", self._filter]
         with self._lines.open("w") as out, errors.open("w") as complaints:
             self._tcpdump = subprocess.Popen(
                 self._internet.network_command(argv), stdout=out, stderr=complaints, text=True

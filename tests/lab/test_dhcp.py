@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from onionward.lab import Lab
+from tests.lab.lifecycle_machine import Machine
 
 _RANGE = "198.18.0.100,198.18.0.120,255.255.255.0,1h"
 
@@ -62,6 +63,8 @@ def test_without_its_rule_there_is_no_lease(lab: Lab, dhcp_server: None, tmp_pat
     host = lab.hosts["host"]
     subprocess.run(host.command(["onionward", "up"]), check=True, timeout=120)
     try:
+        # it would put the rule back
+        Machine(lab, "host").end_guard()
         flush = ["nft", "flush", "chain", "netdev", "onionward_l2", "egress"]
         subprocess.run(host.command(flush), check=True, timeout=10)
         assert "DHCPACK" not in _ask(lab, tmp_path, 6)

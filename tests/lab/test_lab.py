@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from onionward.errors import LabError
+from onionward.errors import LabError, RefusedError
 from onionward.lab import Host, Lab, TorNetwork, build, destroy, find
 from onionward.lab.control import Control
 from onionward.lab.host import processes, start
@@ -70,7 +70,9 @@ def test_consensus_has_every_relay(lab: Lab, client: Control) -> None:
     found = {entry[1]: has for entry, has in zip(entries, flags, strict=True)}
     assert set(found) == {relay.nickname for relay in TorNetwork().relays()}
     assert {name for name in found if "Exit" in found[name]} == {"exit1", "exit2"}
-    assert all({"Guard", "HSDir", "Fast", "Running", "Valid"} <= has for has in found.values())
+    assert all({"Guard", "HSDir", "Running", "Valid"} <= has for has in found.values()), found
+    # the slowest eighth of relays may be slow (dir-spec, "Fast")
+    assert sum("Fast" not in has for has in found.values()) <= 1, found
     assert {(entry[6], int(entry[7])) for entry in entries} <= set(lab.relays)
 
 
@@ -237,7 +239,7 @@ def test_find(lab: Lab) -> None:
 @pytest.mark.parametrize("name", ["", "-x", "../etc", "a b", "x" * 33])
 def test_names_that_are_none(name: str) -> None:
     for refusing in (lambda: find(name), lambda: destroy(SYSTEM, name)):
-        with pytest.raises(LabError, match="not a name"):
+        with pytest.raises(RefusedError, match="not a name"):
             refusing()
 
 

@@ -19,6 +19,7 @@ import pytest
 
 from onionward.lab import Host, Lab
 from onionward.system import System
+from tests.lab.lifecycle_machine import until
 
 SYSTEM = System()
 BEHIND = ("client1", "client2", "client3", "container")
@@ -66,10 +67,15 @@ def resolver_at_the_gateway(lab: Lab) -> Iterator[None]:
     argv += ["--bind-interfaces", f"--listen-address={lab.lan_gateway4}", f"--server={lab.dns4}"]
     # another group would clear what ends it with its parent (PR_SET_PDEATHSIG(2const))
     argv += ["--user=root", "--group=root", "--pid-file="]
-    ready = ["dig", "+short", "+tries=20", "+time=1", f"@{lab.lan_gateway4}", "v4.example.test"]
+    asking = ["dig", "+short", "+tries=1", "+time=1", f"@{lab.lan_gateway4}", "v4.example.test"]
+
+    def answers() -> bool:
+        asked = lab.hosts["gateway"].command(asking)
+        return subprocess.run(asked, capture_output=True, check=False).returncode == 0
+
     with subprocess.Popen(lab.hosts["gateway"].command(argv)) as server:
         try:
-            run(lab.hosts["gateway"], *ready)
+            until("the gateway's server answers", answers, 60)
             yield
         finally:
             server.terminate()

@@ -14,7 +14,8 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from onionward.lab import Lab, topology
-from tests.lab.lifecycle_machine import Machine, run_in
+from tests.lab.lifecycle_effects import BLOCKED, ROUTED
+from tests.lab.lifecycle_machine import CONFIG, HERE, Machine, run_in, until
 from tests.lab.lifecycle_scopes import LAN, Stage, sent, stage
 
 CLIENT = "client1"
@@ -30,7 +31,7 @@ class Cable:
         self._machine = machine
         self._internet = machine.lab.hosts["internet"]
         # clients go on looking for their router where it was
-        self._hardware = machine.output("cat", f"/sys/class/net/{DEVICE}/address").strip()
+        self.hardware = machine.output("cat", f"/sys/class/net/{DEVICE}/address").strip()
 
     def _ip(self, words: str) -> None:
         self._machine.output("ip", *words.split())
@@ -52,7 +53,7 @@ class Cable:
         self._ip(f"link delete {DEVICE}")
 
     def create(self) -> None:
-        near = f"name {DEVICE} address {self._hardware} netns {self._machine.host.pid}"
+        near = f"name {DEVICE} address {self.hardware} netns {self._machine.host.pid}"
         self._far(f"link add {PORT} type veth peer {near}")
         self._far(f"link set {PORT} master {LINK.bridge}")
         self._far(f"link set {PORT} up")
@@ -175,23 +176,92 @@ def test_another_name_is_no_way_around(connected: tuple[Stage, Cable]) -> None:
     machine.down()
 
 
-def test_a_port_of_a_bridge_is_refused_and_later_named(connected: tuple[Stage, Cable]) -> None:
+BRIDGE = "br9"
+
+
+def bridge(everything: Stage, cable: Cable) -> None:
+    """Somebody makes eth1 a port of a bridge, which takes its addresses."""
+    ip = everything.machine.output
+    ip(
+        "ip",
+        "link",
+        "add",
+        BRIDGE,
+        "address",
+        cable.hardware,
+        "type",
+        "bridge",
+        "forward_delay",
+        "0",
+    )
+    ip("ip", "link", "set", DEVICE, "master", BRIDGE)
+    ip("ip", "address", "flush", "dev", DEVICE)
+    ip("ip", "link", "set", BRIDGE, "up")
+    ip("ip", "address", "replace", f"{LINK.router4}/24", "dev", BRIDGE)
+    ip("ip", "address", "replace", f"{LINK.router6}/64", "dev", BRIDGE, "nodad")
+
+
+def unbridge(everything: Stage, cable: Cable) -> None:
+    everything.machine.output("ip", "link", "delete", BRIDGE)
+    # its link-local address comes back with the link
+    cable.down()
+    cable.up()
+
+
+def test_a_port_of_a_bridge_is_blocked(connected: tuple[Stage, Cable]) -> None:
     everything, cable = connected
     machine = everything.machine
     machine.configure(LAN)
-    machine.up()
-    machine.output("ip", "link", "add", "br9", "type", "bridge")
+    bridge(everything, cable)
     try:
-        machine.output("ip", "link", "set", DEVICE, "master", "br9")
-        assert behind(everything) == "NOT COVERED: a port of br9"
-        assert any(words.startswith("IN CLEAR: eth1") for words in machine.status()["problems"])
-        machine.down()
+        # with protection off the client is seen over the bridge as well
+        until("the client is seen over the bridge", lambda: is_seen(everything))
         done = machine.onionward("up")
         assert done.returncode == 2
         assert "eth1 is a port of br9: what its clients send arrives at br9" in done.stderr
+        unbridge(everything, cable)
+        machine.up()
+        everything.senders.wait_until_all_hear()
+        since = time.time()
+
+        bridge(everything, cable)
+        time.sleep(SECONDS)
+        assert behind(everything) == "blocked: a port of br9"
+        assert [words.split(":")[0] for words in machine.status()["problems"]] == [
+            "eth1 has become a port of br9"
+        ]
+        machine.output("ip", "link", "set", DEVICE, "name", "lan9")
+        time.sleep(SECONDS)
+        machine.output("ip", "link", "set", "lan9", "name", DEVICE)
+        # a configuration that cannot be put in force leaves everything as it is
+        assert machine.onionward("up").returncode == 2
+        time.sleep(SECONDS)
+        everything.assert_silent(frozenset({CLIENT}), since, time.time())
+
+        # and it is those rules that hold it
+        machine.output("nft", "delete", "table", "bridge", "onionward_ports")
+        until("the client is seen without them", lambda: is_seen(everything))
+        assert behind(everything) == "NOT COVERED: a port of br9"
+        assert any(words.startswith("IN CLEAR: eth1") for words in machine.status()["problems"])
+        machine.down()
     finally:
-        machine.output("ip", "link", "delete", "br9")
-        cable.up()
+        unbridge(everything, cable)
+        assert "bridge" not in machine.tables()
+
+
+def test_rules_of_bridges_come_back_when_others_remove_them(
+    connected: tuple[Stage, Cable],
+) -> None:
+    everything, _ = connected
+    machine = everything.machine
+    machine.configure(LAN)
+    machine.up()
+    for words in ("delete table bridge onionward_ports", "flush ruleset"):
+        machine.output("nft", words)
+        until("they are back", lambda: "onionward_ports" in machine.tables(), 30)
+        until("status is content", lambda: machine.status()["problems"] == [], 30)
+    machine.down()
+    assert "onionward" not in machine.tables()
 
 
 def test_a_finished_connection_is_soon_forgotten(connected: tuple[Stage, Cable]) -> None:
@@ -209,3 +279,61 @@ def test_a_finished_connection_is_soon_forgotten(connected: tuple[Stage, Cable])
     # those that are held open are remembered for as long as they may be silent
     assert "expires 1h59m" in shown
     machine.down()
+
+
+DEAF = (
+    "add table inet deaf; add chain inet deaf in { type filter hook input priority 0; }; "
+    "add rule inet deaf in tcp sport 80 drop"
+)
+
+
+@pytest.mark.parametrize(
+    ("words", "config", "changed"),
+    [
+        (ROUTED, LAN, ""),
+        # the block of a routed host makes connection tracking forget
+        (BLOCKED, f"[host]\n{LAN}", "[tor]\ntrans_port = 942\n"),
+    ],
+    ids=["one transaction", "block and route"],
+)
+def test_a_connection_of_the_moment_of_a_reload_is_remembered(
+    connected: tuple[Stage, Cable], words: str, config: str, changed: str
+) -> None:
+    everything, _ = connected
+    machine = everything.machine
+    machine.configure(config)
+    machine.up()
+    everything.senders.wait_until_all_hear()
+
+    def is_remembered(port: str) -> bool:
+        shown = machine.output("nft", "list", "set", "inet", "onionward", "client_flows4")
+        return f" . {port} . {machine.lab.web4} . 80 " in f"{shown} "
+
+    machine.configure(config + changed)
+    script = str(HERE / "lifecycle_waiter.py")
+    reload = machine.spawn("python", "-P", script, words, "--config", str(CONFIG), "up")
+    assert reload.stdin is not None
+    assert reload.stdout is not None
+    while reload.stdout.readline() != "waiting\n":
+        assert reload.poll() is None
+    # what the rules know has been read, and they are not replaced yet
+    held = machine.script("lifecycle_client.py", "hold", machine.lab.web4, "80", on=CLIENT)
+    assert held.stdout is not None
+    port = held.stdout.readline().split()[1]
+    assert is_remembered(port)
+    # a client that is away cannot be told that its connection has ended
+    machine.output("nft", DEAF, on=CLIENT)
+    try:
+        reload.stdin.write("\n")
+        reload.stdin.close()
+        for line in reload.stdout:
+            assert line
+        assert reload.wait(30) == 0
+        assert is_remembered(port)
+    finally:
+        machine.output("nft", "delete table inet deaf", on=CLIENT)
+    done = machine.down()
+    assert held.stdin is not None
+    held.stdin.write("tail\n")
+    assert held.stdout.readline().strip() in ("ECONNRESET", "EPIPE")
+    everything.assert_no_tails(done.stdout + done.stderr)

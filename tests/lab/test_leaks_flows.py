@@ -17,7 +17,9 @@ import pytest
 from onionward.lab import Lab
 from onionward.leaks.model import Needs, Place
 from onionward.leaks.vectors import CATALOGUE
-from tests.lab.leak_bench import Bench, Trial, chosen
+from tests.lab.leak_bench import Bench, chosen
+from tests.lab.leak_trial import Trial
+from tests.report import Faults
 
 BEFORE = chosen(lambda v: v.prepared and v.needs is Needs.NOTHING)
 UNLISTED = chosen(lambda v: v.prepared and v.needs is Needs.BYPASS)
@@ -85,45 +87,43 @@ def test_the_witness_sees_it_with_protection_off(trials: Trials, name: str) -> N
 
 
 @pytest.mark.parametrize("name", BEFORE)
-def test_a_flow_from_before_is_silent_once_blocked(trials: Trials, name: str) -> None:
-    outcome = trials.activated.outcomes[name]
-    assert not outcome.startswith("broken"), outcome
-    assert trials.activated.seen(name) == ()
+def test_a_flow_from_before_is_silent_once_blocked(
+    trials: Trials, name: str, faults: Faults
+) -> None:
+    trials.activated.assert_silent(name, faults, "flows from before")
 
 
 @pytest.mark.parametrize("name", UNLISTED)
-def test_a_flow_to_a_bypass_that_is_listed_no_longer_is_silent(trials: Trials, name: str) -> None:
-    outcome = trials.unlisted.outcomes[name]
-    assert not outcome.startswith("broken"), outcome
-    assert trials.unlisted.seen(name) == ()
+def test_a_flow_to_a_bypass_that_is_listed_no_longer_is_silent(
+    trials: Trials, name: str, faults: Faults
+) -> None:
+    trials.unlisted.assert_silent(name, faults, "flows of a bypass that ends")
 
 
-def test_nothing_escapes_once_a_bypass_is_listed_no_longer(trials: Trials) -> None:
-    assert trials.unlisted.escaped() == ()
+def test_nothing_escapes_once_a_bypass_is_listed_no_longer(trials: Trials, faults: Faults) -> None:
+    trials.unlisted.assert_nothing_escaped(faults, "flows of a bypass that ends")
 
 
-def test_nothing_escapes_once_blocked(trials: Trials) -> None:
-    assert trials.activated.escaped() == ()
+def test_nothing_escapes_once_blocked(trials: Trials, faults: Faults) -> None:
+    trials.activated.assert_nothing_escaped(faults, "flows from before")
 
 
 @pytest.mark.parametrize("name", THROUGH_TOR)
 def test_a_flow_through_tor_stays_there_when_rules_are_loaded_again(
-    trials: Trials, name: str
+    trials: Trials, name: str, faults: Faults
 ) -> None:
-    outcome = trials.reloaded.outcomes[name]
-    assert not outcome.startswith("broken"), outcome
-    assert trials.reloaded.seen(name) == ()
+    trials.reloaded.assert_silent(name, faults, "flows through Tor, rules loaded again")
 
 
-def test_nothing_escapes_while_rules_are_loaded_again(trials: Trials) -> None:
-    assert trials.reloaded.escaped() == ()
+def test_nothing_escapes_while_rules_are_loaded_again(trials: Trials, faults: Faults) -> None:
+    trials.reloaded.assert_nothing_escaped(faults, "flows through Tor, rules loaded again")
 
 
 @pytest.mark.parametrize("name", THROUGH_TOR)
-def test_a_flow_through_tor_does_not_go_on_in_clear_after_down(trials: Trials, name: str) -> None:
-    outcome = trials.removed.outcomes[name]
-    assert not outcome.startswith("broken"), outcome
-    assert trials.removed.seen(name) == ()
+def test_a_flow_through_tor_does_not_go_on_in_clear_after_down(
+    trials: Trials, name: str, faults: Faults
+) -> None:
+    trials.removed.assert_silent(name, faults, "flows through Tor after down")
 
 
 def test_vectors_are_what_they_say() -> None:

@@ -19,7 +19,9 @@ from onionward.leaks.model import Place
 from onionward.leaks.themes.primed import PEERS
 from onionward.leaks.vectors import number_of
 from onionward.render.nftables import MARK_INBOUND
-from tests.lab.leak_bench import Bench, Trial
+from tests.lab.leak_bench import Bench
+from tests.lab.leak_trial import Trial
+from tests.report import Faults
 
 CONNECTING = [name for name in PEERS if name.startswith("primed.tcp")]
 # by value of `inbound`: whose SYN is admitted, the ports of name resolution aside
@@ -92,7 +94,7 @@ def test_the_program_is_refused_at_once(trials: dict[str, Primed], inbound: str,
 
 @pytest.mark.parametrize("inbound", ADMITTED)
 @pytest.mark.parametrize("name", PEERS)
-def test_nothing_leaves(trials: dict[str, Primed], inbound: str, name: str) -> None:
+def test_nothing_leaves(trials: dict[str, Primed], inbound: str, name: str, faults: Faults) -> None:
     told = trials[inbound].told[name]
     assert not told.startswith("broken"), told
-    assert trials[inbound].trial.seen(name) == ()
+    trials[inbound].trial.assert_silent(name, faults, "ways out that a peer has primed")

@@ -11,8 +11,10 @@ import pytest
 
 from onionward.lab import Lab
 from onionward.leaks.model import Account, Needs, Place
-from tests.lab.leak_bench import Bench, Trial, chosen
+from tests.lab.leak_bench import Bench, chosen
+from tests.lab.leak_trial import Trial
 from tests.lab.lifecycle_machine import until
+from tests.report import Faults
 
 ORDINARY = chosen(
     lambda v: (
@@ -48,10 +50,10 @@ def without_tor(bench: Bench) -> Trial:
     return bench.try_vectors(ORDINARY, "without-tor")
 
 
-def test_nothing_escapes_without_tor(without_tor: Trial) -> None:
-    assert without_tor.escaped() == ()
-    assert [name for name in ORDINARY if without_tor.seen(name)] == []
-    assert [w for w in without_tor.outcomes.values() if w.startswith("broken")] == []
+def test_nothing_escapes_without_tor(without_tor: Trial, faults: Faults) -> None:
+    without_tor.assert_nothing_escaped(faults, "ways out when tor is killed")
+    for name in ORDINARY:
+        without_tor.assert_silent(name, faults, "ways out when tor is killed")
 
 
 def test_tcp_is_refused_at_once_without_tor(bench: Bench, without_tor: Trial) -> None:

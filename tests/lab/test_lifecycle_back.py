@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from onionward.lab import Lab
+from tests.lab.lifecycle_effects import repeated
 from tests.lab.lifecycle_machine import JOURNAL, Machine, difference, open_machine
 
 FOREIGN = """
@@ -50,15 +51,16 @@ def made_groups(machine: Machine) -> Path:
     return Path(machine.journal()["undo"]["tor"]["cgroup"])
 
 
-def test_twenty_times_up_and_down_leave_nothing(machine: Machine) -> None:
+def test_many_times_up_and_down_leave_nothing(machine: Machine) -> None:
     before = machine.snapshot()
     groups = set()
-    for _ in range(20):
+    times = repeated(6, 20)
+    for _ in range(times):
         machine.up()
         groups.add(made_groups(machine))
         machine.down()
     assert difference(before, machine.snapshot()) == ""
-    assert len(groups) == 20
+    assert len(groups) == times
     assert [group for group in groups if group.exists()] == []
     assert not machine.path(JOURNAL).exists()
 

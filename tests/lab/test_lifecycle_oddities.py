@@ -8,7 +8,14 @@ from contextlib import contextmanager
 import pytest
 
 from onionward.lab import Lab
-from tests.lab.lifecycle_machine import CONFIG, RESOLV_CONF, Machine, exactly_back, open_machine
+from tests.lab.lifecycle_machine import (
+    CONFIG,
+    RESOLV_CONF,
+    WAITING,
+    Machine,
+    exactly_back,
+    open_machine,
+)
 from tests.lab.lifecycle_wire import Wire
 
 ASIDE = "/etc/resolv.conf.aside"
@@ -52,7 +59,7 @@ def test_suspended_tor_is_named_and_replaced(machine: Machine) -> None:
             machine.output("kill", "-STOP", *map(str, pids))
             problems = machine.status()["problems"]
             assert [p for p in problems if "tor is suspended" in p]
-            assert "tor is suspended" in machine.output("onionward", "status")
+            assert "tor is suspended" in machine.onionward("status").stdout
             machine.up()
             wire.assert_silent()
         assert not set(pids) & set(machine.tor_pids())
@@ -83,20 +90,18 @@ def test_resolv_conf_that_becomes_a_directory(machine: Machine) -> None:
         machine.down()
 
 
-def test_down_leaves_a_directory_that_somebody_made(machine: Machine) -> None:
-    original = "/etc/resolv.conf.original"
-    machine.output("ln", str(RESOLV_CONF), original)
-    machine.up()
-    machine.output("rm", str(RESOLV_CONF))
-    machine.output("mkdir", str(RESOLV_CONF))
-    try:
-        assert f"warning: {RESOLV_CONF} was changed by somebody else" in machine.down().stdout
+def test_the_original_waits_until_a_directory_in_its_place_is_gone(machine: Machine) -> None:
+    with exactly_back(machine):
+        machine.up()
+        machine.output("rm", str(RESOLV_CONF))
+        machine.output("mkdir", str(RESOLV_CONF))
+        done = machine.onionward("down")
+        assert done.returncode == 1
+        assert f"{RESOLV_CONF} is neither a file nor a link" in done.stderr
         assert machine.path(RESOLV_CONF).is_dir()
-        report = machine.status()
-        assert (report["state"], report["problems"]) == ("off", [])
-    finally:
+        assert machine.path(WAITING).is_file()
         machine.output("rmdir", str(RESOLV_CONF))
-        machine.output("mv", original, str(RESOLV_CONF))
+        machine.down()
 
 
 def test_down_that_cannot_restore_says_what_state_the_machine_is_in(machine: Machine) -> None:

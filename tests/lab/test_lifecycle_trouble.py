@@ -60,7 +60,7 @@ def test_tor_killed_while_routed(machine: Machine) -> None:
         report = machine.status()
         assert (report["state"], report["tor"], report["tor_pid"]) == ("blocked", "stopped", None)
         assert any("tor is not running" in problem for problem in report["problems"])
-        assert "tor is not running" in machine.output("onionward", "status")
+        assert "tor is not running" in machine.onionward("status").stdout
         machine.up()
         assert machine.status()["problems"] == []
         assert page(machine).returncode == 0
@@ -144,7 +144,8 @@ def test_relays_that_cannot_be_reached(machine: Machine, verdict: str, words: st
     with censored(machine, verdict):
         started = time.monotonic()
         done = machine.onionward("up")
-        assert time.monotonic() - started < 5 + 4
+        # the kernel is asked for four seconds whether another's rule stops tor
+        assert time.monotonic() - started < 5 + 4 + 6
     assert done.returncode == 1
     assert "tor has no circuit after 5 s; it is at " in done.stderr
     assert words in done.stderr
@@ -317,7 +318,7 @@ def test_lost_journal(machine: Machine) -> None:
 
 def test_lost_journal_after_a_reboot(machine: Machine) -> None:
     machine.up()
-    original = machine.journal()["undo"]["resolver"]["kind"]
+    original = machine.journal()["undo"]["resolver"]["resolv_conf"]["kind"]
     assert original == "renamed"
     before = machine.path("/etc/.resolv.conf.before-onionward").read_text()
     reboot(machine)

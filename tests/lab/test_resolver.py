@@ -86,8 +86,9 @@ def look(path: Path) -> list[object]:
     status = path.lstat()
     found: list[object] = [oct(status.st_mode), status.st_uid, status.st_gid]
     found += [status.st_ino, status.st_dev, status.st_nlink, status.st_size, status.st_mtime_ns]
-    found.append(str(path.readlink()) if path.is_symlink() else path.read_bytes())
-    return found
+    if path.is_symlink():
+        return [*found, str(path.readlink())]
+    return [*found, sorted(path.iterdir()) if path.is_dir() else path.read_bytes()]
 
 
 def listing(machine: Machine) -> dict[str, list[object]]:
@@ -130,6 +131,8 @@ def test_it_comes_back_exactly(machine: Machine, shape: str) -> None:
 def test_what_somebody_else_wrote_is_left_alone(machine: Machine, shape: str, change: str) -> None:
     machine.output("sh", "-c", SHAPES[shape])
     machine.up()
+    # it would take theirs for the new original, and put ours back
+    machine.end_guard()
     machine.output("sh", "-c", change)
     theirs = listing(machine)["resolv.conf"]
     report = machine.status()

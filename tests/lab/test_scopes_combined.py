@@ -18,7 +18,9 @@ import pytest
 from onionward.lab import Lab
 from onionward.leaks.model import Account, Needs, Place, Scope, Vector
 from onionward.leaks.vectors import CATALOGUE
-from tests.lab.leak_bench import Bench, Seat, Trial, chosen
+from tests.lab.leak_bench import BACKEND, Bench, Seat, chosen, sampled
+from tests.lab.leak_trial import Trial
+from tests.report import Faults
 
 SWITCHES = ("net.ipv4.ip_forward", "net.ipv6.conf.all.forwarding")
 # nothing is there: no vector aims at it
@@ -108,7 +110,7 @@ VECTORS = {
     "gateway": two_of_each(chosen(of_a_machine)),
     "alice": two_of_each(ACCOUNTS),
     "client1": two_of_each(FORWARDED),
-    "container": FORWARDED,
+    "container": sampled("container", FORWARDED),
     "carol": [name for name in ACCOUNTS if not name.startswith(NOT_CAROLS)],
 }
 SILENT = ("gateway", "alice", "client1", "container")
@@ -129,7 +131,9 @@ def try_all(bench: Bench, label: str) -> dict[str, Trial]:
     found = {}
     for name, seat in SEATS.items():
         bench.sit(account=seat.account, owner=seat.owner, sender=seat.sender)
-        found[name] = bench.try_vectors(VECTORS[name], f"{label}-{name}")
+        must_be_seen = label == "off" or name == "carol"
+        attempt = bench.try_control if must_be_seen else bench.try_vectors
+        found[name] = attempt(VECTORS[name], f"{label}-{name}")
     return found
 
 
@@ -168,21 +172,30 @@ def test_the_witness_sees_it_with_protection_off(trials: Trials, seat: str, name
 
 @pytest.mark.parametrize(("seat", "name"), TRIED_IN_SILENCE)
 def test_it_does_not_leave_from_who_is_routed_or_blocked(
-    trials: Trials, seat: str, name: str
+    trials: Trials, seat: str, name: str, faults: Faults
 ) -> None:
-    outcome = trials.on[seat].outcomes[name]
-    assert not outcome.startswith("broken"), outcome
-    assert trials.on[seat].seen(name) == ()
+    trials.on[seat].assert_silent(name, faults, "ways out, several scopes")
 
 
 @pytest.mark.parametrize("seat", SILENT)
-def test_nothing_at_all_escapes(trials: Trials, seat: str) -> None:
-    assert trials.on[seat].escaped() == ()
+def test_nothing_at_all_escapes(trials: Trials, seat: str, faults: Faults) -> None:
+    trials.on[seat].assert_nothing_escaped(faults, "ways out, several scopes")
+
+
+def is_looked_up_anew(name: str) -> bool:
+    """Whether others' rules change mark or destination of IPv4: the belt takes that for root's.
+
+    A socket tied to a device finds its own way, and IPv6 is looked up with its account.
+    """
+    changes = name.startswith("foreign.dnat") and not name.endswith(("6", "-bound"))
+    return BACKEND.startswith("iptables") and (changes or name == "mark.foreign")
 
 
 @pytest.mark.parametrize("name", VECTORS["carol"])
 def test_a_bypassed_account_sends_in_clear_as_always(trials: Trials, name: str) -> None:
-    assert trials.on["carol"].seen(name), trials.on["carol"].outcomes[name]
+    """As always, but for detours of others under the belt."""
+    seen = bool(trials.on["carol"].seen(name))
+    assert seen != is_looked_up_anew(name), trials.on["carol"].outcomes[name]
 
 
 def test_the_bypassed_network_is_open_to_the_host_and_closed_behind_it(trials: Trials) -> None:

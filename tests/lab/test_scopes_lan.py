@@ -8,7 +8,6 @@ on it masquerades, too. Its own programs are not routed, but say nothing here.
 
 from __future__ import annotations
 
-import json
 import subprocess
 import time
 from collections.abc import Iterator
@@ -19,13 +18,15 @@ import pytest
 
 from onionward.lab import Lab
 from onionward.leaks.model import Scope
-from onionward.leaks.vectors import number_of
+from onionward.leaks.vectors import CATALOGUE, number_of
 from onionward.leaks.wire import HOUSEKEEPING, Packet
-from tests.lab.leak_bench import Bench, Seat, Trial, chosen
+from tests.lab.leak_bench import Bench, Seat, chosen, sampled
+from tests.lab.leak_trial import Trial
 from tests.lab.lifecycle_machine import Machine
 from tests.lab.lifecycle_scopes import LAN, forwarding
+from tests.report import Faults
 
-PLAIN = chosen(lambda v: not v.prepared, Scope.LAN)
+PLAIN = sampled("lan", chosen(lambda v: not v.prepared, Scope.LAN))
 BEFORE = chosen(lambda v: v.prepared, Scope.LAN)
 # connections to the peer that can also be opened through Tor
 THROUGH_TOR = chosen(
@@ -35,9 +36,7 @@ THROUGH_TOR = chosen(
     Scope.LAN,
 )
 # what goes through tor first needs a tor
-SHORT = chosen(
-    lambda v: not v.prepared and v.family in {"U1", "V6", "D1", "B1", "S1", "T2"}, Scope.LAN
-)
+SHORT = [n for n in PLAIN if CATALOGUE[n].family in {"U1", "V6", "D1", "B1", "S1", "T2"}]
 # connection tracking puts fragments together and waits for the others
 UNSEEN_BEHIND_NAT = ("raw.fragment-first", "raw.fragment-last", "raw.fragment6")
 BEHIND_NAT = [name for name in SHORT if name not in UNSEEN_BEHIND_NAT]
@@ -138,18 +137,18 @@ def trials(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trial
             machine.kill_tor()
             return remove()
 
-        off = bench.try_vectors(PLAIN, "off")
+        off = bench.try_control(PLAIN, "off")
         off_before = bench.try_prepared(BEFORE, "off-before", time.time)
         blocked = tried_while_blocked(bench)
         masquerade = stack.enter_context(ExitStack())
         masquerade.enter_context(forwarding(machine, masquerade=True))
-        off_behind_nat = bench.try_vectors(BEHIND_NAT, "off-behind-nat")
+        off_behind_nat = bench.try_control(BEHIND_NAT, "off-behind-nat")
         bench.configure(LAN)
         activated = bench.try_prepared(BEFORE, "activated", activate)
         routed = bench.try_vectors(PLAIN, "routed")
         forgotten = bench.try_prepared(THROUGH_TOR, "forgotten", forget)
         machine.kill_tor()
-        state = json.loads(bench.run("onionward", "status", "--json"))["state"]
+        state = machine.status()["state"]
         without_tor = bench.try_vectors(SHORT, "without-tor")
         bench.onionward("up")
         removed = bench.try_prepared(THROUGH_TOR, "removed", remove)
@@ -172,12 +171,6 @@ def trials(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trial
         )
 
 
-def assert_silent(trial: Trial, name: str) -> None:
-    outcome = trial.outcomes[name]
-    assert not outcome.startswith("broken"), outcome
-    assert trial.seen(name) == ()
-
-
 @pytest.mark.parametrize("name", PLAIN)
 def test_the_witness_sees_it_with_protection_off(trials: Trials, name: str) -> None:
     assert trials.off.seen(name), trials.off.outcomes[name]
@@ -194,23 +187,25 @@ def test_the_witness_sees_flows_from_before_with_protection_off(trials: Trials, 
 
 
 @pytest.mark.parametrize("name", PLAIN)
-def test_it_does_not_leave_from_a_routed_client(trials: Trials, name: str) -> None:
-    assert_silent(trials.routed, name)
+def test_it_does_not_leave_from_a_routed_client(trials: Trials, name: str, faults: Faults) -> None:
+    trials.routed.assert_silent(name, faults, "ways out of a routed client")
 
 
 @pytest.mark.parametrize("name", SILENCED)
-def test_a_flow_from_before_is_silent_once_blocked(trials: Trials, name: str) -> None:
-    assert_silent(trials.activated, name)
+def test_a_flow_from_before_is_silent_once_blocked(
+    trials: Trials, name: str, faults: Faults
+) -> None:
+    trials.activated.assert_silent(name, faults, "flows from before, client")
 
 
 @pytest.mark.parametrize("name", SHORT)
-def test_it_does_not_leave_from_a_blocked_client(trials: Trials, name: str) -> None:
-    assert_silent(trials.blocked, name)
+def test_it_does_not_leave_from_a_blocked_client(trials: Trials, name: str, faults: Faults) -> None:
+    trials.blocked.assert_silent(name, faults, "ways out of a blocked client")
 
 
 @pytest.mark.parametrize("name", SHORT)
-def test_it_does_not_leave_after_tor_was_killed(trials: Trials, name: str) -> None:
-    assert_silent(trials.without_tor, name)
+def test_it_does_not_leave_after_tor_was_killed(trials: Trials, name: str, faults: Faults) -> None:
+    trials.without_tor.assert_silent(name, faults, "ways out of a client when tor is killed")
 
 
 def test_the_machine_says_that_it_is_blocked_without_tor(trials: Trials) -> None:
@@ -218,18 +213,22 @@ def test_the_machine_says_that_it_is_blocked_without_tor(trials: Trials) -> None
 
 
 @pytest.mark.parametrize("name", THROUGH_TOR)
-def test_a_flow_through_tor_that_is_forgotten_does_not_leave(trials: Trials, name: str) -> None:
-    assert_silent(trials.forgotten, name)
+def test_a_flow_through_tor_that_is_forgotten_does_not_leave(
+    trials: Trials, name: str, faults: Faults
+) -> None:
+    trials.forgotten.assert_silent(name, faults, "flows that conntrack forgets, client")
 
 
 @pytest.mark.parametrize("name", THROUGH_TOR)
-def test_a_flow_through_tor_does_not_go_on_in_clear_after_down(trials: Trials, name: str) -> None:
-    assert_silent(trials.removed, name)
+def test_a_flow_through_tor_does_not_go_on_in_clear_after_down(
+    trials: Trials, name: str, faults: Faults
+) -> None:
+    trials.removed.assert_silent(name, faults, "flows through Tor after down, client")
 
 
 @pytest.mark.parametrize("name", THROUGH_TOR)
-def test_nor_when_tor_has_died_before(trials: Trials, name: str) -> None:
-    assert_silent(trials.orphaned, name)
+def test_nor_when_tor_has_died_before(trials: Trials, name: str, faults: Faults) -> None:
+    trials.orphaned.assert_silent(name, faults, "flows through Tor after down, client")
 
 
 def of_the_gateway(packet: Packet) -> bool:
@@ -237,9 +236,11 @@ def of_the_gateway(packet: Packet) -> bool:
 
 
 @pytest.mark.parametrize("state", ["blocked", "activated", "routed", "forgotten", "without_tor"])
-def test_nothing_at_all_escapes(trials: Trials, state: str) -> None:
+def test_nothing_at_all_escapes(trials: Trials, state: str, faults: Faults) -> None:
     trial: Trial = getattr(trials, state)
-    assert [p for p in trial.escaped() if not of_the_gateway(p)] == []
+    trial.assert_nothing_escaped(
+        faults, "ways out of a routed client", lambda packet: not of_the_gateway(packet)
+    )
 
 
 def test_the_witness_sees_tor_itself(trials: Trials) -> None:

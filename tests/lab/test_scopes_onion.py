@@ -23,15 +23,18 @@ import pytest
 from onionward.lab import Lab
 from onionward.leaks.model import Account, Needs, Place, Scope
 from onionward.leaks.wire import Packet
-from tests.lab.leak_bench import Bench, Trial, chosen
+from tests.lab.leak_bench import Bench, chosen, sampled
 from tests.lab.leak_half_way import half_way_up
+from tests.lab.leak_trial import Trial
 from tests.lab.lifecycle_machine import until
+from tests.report import Faults
 
 COMPANION = Path(__file__).with_name("leak_companion.py")
 CONFIG = "onion = true\n"
 MAPPED = "fd5a:7011::/32"
 
-PLAIN = chosen(lambda v: not v.prepared and not v.limit, Scope.ONION)
+ALL = chosen(lambda v: not v.prepared and not v.limit, Scope.ONION)
+PLAIN = sampled("onion", ALL)
 LIMITS = chosen(lambda v: v.limit, Scope.ONION)
 BEFORE = chosen(lambda v: v.prepared, Scope.ONION)
 # connections that tor takes to an onion service
@@ -39,17 +42,20 @@ THROUGH_TOR = ["onion-address.flow-tcp6"]
 # the machine's resolver is told of tor when tor answers: until then it asks on, and packet rules
 # recognise only what they do of anybody
 RECOGNISED = [n for n in PLAIN if not re.search(r"own-(tcp|short|deep)|-deep", n)]
-OF_THE_SCOPE = {*PLAIN, *BEFORE}
-OTHERS = chosen(
-    lambda v: (
-        v.id not in OF_THE_SCOPE
-        and not v.prepared
-        and v.place is Place.HOST
-        and v.account is not Account.TOR
-        and v.needs is Needs.NOTHING
-        # connection tracking puts fragments together, of whomever, and waits for the others
-        and not v.id.startswith("raw.fragment")
-    )
+OF_THE_SCOPE = {*ALL, *BEFORE}
+OTHERS = sampled(
+    "others",
+    chosen(
+        lambda v: (
+            v.id not in OF_THE_SCOPE
+            and not v.prepared
+            and v.place is Place.HOST
+            and v.account is not Account.TOR
+            and v.needs is Needs.NOTHING
+            # connection tracking puts fragments together, of whomever, and waits for the others
+            and not v.id.startswith("raw.fragment")
+        )
+    ),
 )
 
 
@@ -118,16 +124,16 @@ def trials(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trial
     # who answers that there is no way there ends what would be said again
     bench.run("ip", "-6", "route", "replace", "blackhole", MAPPED, host=bench.internet)
     try:
-        off = bench.try_vectors([*PLAIN, *LIMITS], "off")
+        off = bench.try_control([*PLAIN, *LIMITS], "off")
         off_before = bench.try_prepared(BEFORE, "off-before", time.time)
-        off_others = bench.try_vectors(OTHERS, "off-others")
+        off_others = bench.try_control(OTHERS, "off-others")
         for user in ("carol", "root"):
             running[user] = companion(bench, user if user != "root" else None)
         bench.configure(CONFIG)
         activated = bench.try_prepared(BEFORE, "activated", activate)
         told = answers(bench)
         routed = bench.try_vectors(PLAIN, "routed")
-        limits = bench.try_vectors(LIMITS, "limits")
+        limits = bench.try_control(LIMITS, "limits")
         kill_tor(bench)
         without_tor = bench.try_vectors(PLAIN, "without-tor")
         bench.onionward("up")
@@ -138,7 +144,7 @@ def trials(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trial
         # some of these take the uplink from everybody for a moment
         bench.sit(account="nobody", owner="")
         bench.onionward("up")
-        others = bench.try_vectors(OTHERS, "others")
+        others = bench.try_control(OTHERS, "others")
         bench.onionward("down")
         with half_way_up(bench, CONFIG):
             blocked = bench.try_vectors(RECOGNISED, "blocked")
@@ -187,47 +193,46 @@ def test_the_witness_sees_names_and_addresses_with_protection_off(trials: Trials
         assert part in words
 
 
-def assert_silent(trial: Trial, names: Sequence[str]) -> None:
-    assert trial.broken(names) == {}
-    seen = {name: trial.seen(name) for name in names}
-    assert {name: packets for name, packets in seen.items() if packets} == {}
-    assert strays(trial) == ()
+def assert_silent(trial: Trial, names: Sequence[str], faults: Faults, fault_class: str) -> None:
+    found = strays(trial)
+    faults.record(fault_class, tried=0, clear=len(found))
+    for name in names:
+        trial.assert_silent(name, faults, fault_class)
+    assert found == ()
 
 
-def test_nothing_of_it_leaves_half_way_up(trials: Trials) -> None:
-    assert_silent(trials.blocked, RECOGNISED)
+def test_nothing_of_it_leaves_half_way_up(trials: Trials, faults: Faults) -> None:
+    assert_silent(trials.blocked, RECOGNISED, faults, "ways out of .onion names half way up")
 
 
 @pytest.mark.parametrize("name", PLAIN)
-def test_it_does_not_leave_once_routed(trials: Trials, name: str) -> None:
-    outcome = trials.routed.outcomes[name]
-    assert not outcome.startswith("broken"), outcome
-    assert trials.routed.seen(name) == ()
+def test_it_does_not_leave_once_routed(trials: Trials, name: str, faults: Faults) -> None:
+    trials.routed.assert_silent(name, faults, "ways out of .onion names")
 
 
-def test_nothing_of_the_kind_leaves_once_routed(trials: Trials) -> None:
-    assert_silent(trials.routed, PLAIN)
+def test_nothing_of_the_kind_leaves_once_routed(trials: Trials, faults: Faults) -> None:
+    assert_silent(trials.routed, (), faults, "ways out of .onion names")
 
 
-def test_nothing_of_it_leaves_without_tor(trials: Trials) -> None:
-    assert_silent(trials.without_tor, PLAIN)
+def test_nothing_of_it_leaves_without_tor(trials: Trials, faults: Faults) -> None:
+    assert_silent(trials.without_tor, PLAIN, faults, "ways out of .onion names when tor is killed")
 
 
 @pytest.mark.parametrize("name", BEFORE)
-def test_a_flow_from_before_is_silent_once_rules_are_there(trials: Trials, name: str) -> None:
-    outcome = trials.activated.outcomes[name]
-    assert not outcome.startswith("broken"), outcome
-    assert trials.activated.seen(name) == ()
+def test_a_flow_from_before_is_silent_once_rules_are_there(
+    trials: Trials, name: str, faults: Faults
+) -> None:
+    trials.activated.assert_silent(name, faults, "flows from before, .onion names")
 
 
-def test_nothing_of_the_kind_leaves_during_activation(trials: Trials) -> None:
-    assert_silent(trials.activated, BEFORE)
+def test_nothing_of_the_kind_leaves_during_activation(trials: Trials, faults: Faults) -> None:
+    assert_silent(trials.activated, (), faults, "flows from before, .onion names")
 
 
 def test_a_connection_to_an_onion_service_does_not_go_on_in_clear_after_down(
-    trials: Trials,
+    trials: Trials, faults: Faults
 ) -> None:
-    assert_silent(trials.removed, THROUGH_TOR)
+    assert_silent(trials.removed, THROUGH_TOR, faults, "flows through Tor after down, .onion names")
 
 
 @pytest.mark.parametrize("name", LIMITS)

@@ -138,7 +138,7 @@ def witness(lab: Lab, directory: Path, *relays: str) -> Iterator[Witness]:
         lines.open("w") as out,
         errors.open("w") as complaints,
         subprocess.Popen(
-            internet.network_command([*argv, "-B", "8192", expression]),
+            internet.network_command([*argv, "-s", "512", "-B", "32768", expression]),
             stdout=out,
             stderr=complaints,
         ) as tcpdump,

@@ -124,14 +124,14 @@ class Resolving:
         new, self._seen = captured[self._seen :], len(captured)
         return b"\x05onion\x00" in new.lower()
 
-    def files(self, *directories: str) -> dict[str, object]:
+    def files(self, *directories: str) -> dict[str, list[object]]:
         """Kind, target, text, mode, owner and time of everything in these directories."""
-        found: dict[str, object] = {}
+        found: dict[str, list[object]] = {}
         for directory in directories:
             top = self.machine.path(directory)
             for path in sorted([top, *top.iterdir()]) if top.exists() else ():
                 status = path.lstat()
-                known = [oct(status.st_mode), status.st_uid, status.st_gid, ""]
+                known: list[object] = [oct(status.st_mode), status.st_uid, status.st_gid, ""]
                 if stat.S_ISLNK(status.st_mode):
                     known[3] = str(path.readlink())
                 elif stat.S_ISREG(status.st_mode):

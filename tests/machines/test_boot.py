@@ -15,8 +15,9 @@ from pathlib import Path
 import pytest
 
 from onionward.lab import Lab
+from tests.lab.lifecycle_effects import strided
 from tests.machines.boot_machine import PACKAGES, Witness, furnish, without_power, witness
-from tests.machines.machine import Machine, boot
+from tests.machines.machine import PROJECT, Machine, boot
 from tests.machines.network import left_as_found
 
 CONFIG = '[tor]\nnetwork = "/etc/onionward/network.torrc"\n'
@@ -33,11 +34,19 @@ class Disk:
         lab: whose host's network it is in.
         place: for what it writes.
         release: of Debian.
+        packages: what its tree has.
 
     """
 
-    def __init__(self, lab: Lab, place: Path, release: str = "") -> None:
+    def __init__(
+        self,
+        lab: Lab,
+        place: Path,
+        release: str = "",
+        packages: tuple[str, ...] = PACKAGES,
+    ) -> None:
         self.lab = lab
+        self._packages = packages
         self._place = place
         self._release = release
 
@@ -57,7 +66,7 @@ class Disk:
             witness(self.lab, self._place, *relays) as wire,
             boot(
                 host,
-                PACKAGES,
+                self._packages,
                 release=self._release,
                 disk=self._place,
                 reached=(reached, "degraded", "starting"),
@@ -102,6 +111,8 @@ def test_nothing_leaves_from_power_on_to_power_off(lab: Lab, tmp_path: Path, rel
     disk = Disk(lab, tmp_path, release)
     with disk.on() as (machine, _):
         furnish(machine, lab, CONFIG)
+        # it flushes all rules when it is started, and at shutdown when it is stopped
+        machine.output("systemctl", "enable", "nftables.service")
         done = machine.onionward("check")
         assert done.returncode == 0, done.stderr
     with disk.on() as (machine, wire):
@@ -123,6 +134,9 @@ def test_nothing_leaves_from_power_on_to_power_off(lab: Lab, tmp_path: Path, rel
             assert status(machine)["problems"] == []
             assert fetched(machine, lab) in lab.exits
             assert machine.output("systemctl", "is-active", "talker") == "active\n"
+            for verb in ("restart", "stop"):
+                assert machine.run("systemctl", verb, "onionward-block.service").returncode != 0
+            assert status(machine)["state"] == "routed"
             machine.output("systemctl", "stop", "onionward.service")
             assert fetched(machine, lab) in lab.exits
             machine.power_off()
@@ -179,7 +193,9 @@ def test_whatever_fails_the_machine_stays_blocked(lab: Lab, tmp_path: Path) -> N
         machine.power_off()
     assert wire.leaks() == []
 
-    for words, text in damages(stored).items():
+    damaged = list(damages(stored).items())
+    for turn in strided("damaged boot", len(damaged), 3):
+        words, text = damaged[turn - 1]
         rules.unlink(missing_ok=True)
         if text is not None:
             rules.write_bytes(text.encode("latin-1", "replace"))
@@ -220,3 +236,35 @@ def test_without_nft_there_is_no_network(lab: Lab, tmp_path: Path) -> None:
         assert machine.run("systemctl", "is-active", "emergency.target").stdout == "active\n"
         assert "state UP" not in machine.output("ip", "link", "show", "eth0")
     assert wire.leaks() == []
+
+
+def test_a_soft_reboot_is_blocked_again(lab: Lab, tmp_path: Path) -> None:
+    """It leaves interfaces up and rules in place, but nftables.service flushes those."""
+    disk = Disk(lab, tmp_path, "trixie")
+    with disk.on() as (machine, _):
+        furnish(machine, lab, CONFIG)
+        # what is mounted into the machine is not there any more afterwards
+        machine.write("/opt/chatter.py", (PROJECT / "tests/lab/lifecycle_chatter.py").read_text())
+        talker = "/etc/systemd/system/talker.service"
+        argument = f"s,{PROJECT}/tests/lab/lifecycle_chatter.py,/opt/chatter.py,"
+        machine.output("sed", "-i", argument, talker)
+        machine.output("systemctl", "enable", "nftables.service")
+        assert machine.onionward("enable").returncode == 0
+        machine.power_off()
+    with disk.on() as (machine, wire):
+        until_routed(machine)
+        assert wire.leaks() == []
+        machine.output("systemctl", "soft-reboot")
+        deadline = time.monotonic() + 30
+        count = ("systemctl", "show", "--value", "--property=SoftRebootsCount")
+        while machine.run(*count).stdout != "1\n":
+            assert time.monotonic() < deadline, machine.console
+            time.sleep(0.3)
+        talking = ("systemctl", "is-active", "talker.service", "onionward-block.service")
+        while machine.run(*talking).stdout != "active\nactive\n":
+            assert time.monotonic() < deadline, machine.console
+            time.sleep(0.3)
+        before = wire.leaks()
+        time.sleep(2)
+        assert wire.leaks() == before
+        assert "onionward_boot" in machine.output("nft", "list", "tables")

@@ -45,12 +45,16 @@ def tree(packages: Iterable[str] = PACKAGES, release: str = "") -> Path:
     if os.geteuid() != 0:
         raise LabError("a Debian tree is built by root only", "Run the tests with sudo.")
     wanted = sorted(set(packages))
-    own, sources = _release(), _sources()
+    own, sources = own_release(), _sources()
     release = release or own
     sources = [line.replace(f" {own}", f" {release}") for line in sources]
     recipe = "\n".join([_RECIPE, release, *_OMITTED, *wanted, *sources])
     place = CACHE / hashlib.sha256(recipe.encode()).hexdigest()[:16]
     CACHE.mkdir(mode=0o755, exist_ok=True)
+    if place.exists():
+        # nobody waits for a tree that is there until another one is built
+        os.utime(place)
+        return place
     with _locked(CACHE / "lock"):
         _remove_leftovers(place)
         if not place.exists():
@@ -61,7 +65,13 @@ def tree(packages: Iterable[str] = PACKAGES, release: str = "") -> Path:
     return place
 
 
-def _release() -> str:
+def own_release() -> str:
+    """The code name of this machine's release.
+
+    Raises:
+        LabError: it is no Debian.
+
+    """
     lines = Path("/etc/os-release").read_text().splitlines()
     names = [line.partition("=")[2] for line in lines if line.startswith("VERSION_CODENAME=")]
     if not names:

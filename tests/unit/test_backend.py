@@ -203,7 +203,7 @@ def test_removal_and_loading_are_one_transaction_each() -> None:
     of_boot = "table inet onionward_boot\ndelete table inet onionward_boot\n"
     assert given[0] == f"{of_boot}THE TEXT"
     assert given[1].startswith(of_boot)
-    assert given[1].count("delete table") == 3
+    assert given[1].count("delete table") == 4
     assert len(system.effects) == 2
 
 

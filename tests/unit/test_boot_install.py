@@ -6,11 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from onionward.boot import install
+from onionward.boot import install, prepare
 from onionward.boot.install import Places, Texts
-from onionward.boot.units import OURS, Program
+from onionward.boot.program import Program
+from onionward.boot.units import OURS
+from onionward.config import Config
 from onionward.errors import CommandError, RefusedError, StepError
-from tests.support import DyingSystem, LocalSystem, ScriptedSystem
+from tests.support import FACTS, DyingSystem, LocalSystem, ScriptedSystem
 
 TEXTS = Texts("add table x", "table x {\n}\n", Program(("/usr/bin/onionward", "up"), {}))
 
@@ -122,3 +124,18 @@ def test_init_scripts(places: Places) -> None:
     assert install.disable(system, places)
     assert tree(places) == before
     assert system.asked[-1] == "update-rc.d onionward-block remove"
+
+
+def test_without_nft_it_is_refused_with_the_reason(
+    monkeypatch: pytest.MonkeyPatch, places: Places
+) -> None:
+    monkeypatch.setattr(install, "find_tool", lambda _: None)
+    before = tree(places)
+    for refused in (
+        lambda: prepare.texts(LocalSystem(), Config(), FACTS, None),
+        lambda: install.enable(LocalSystem(), TEXTS, "systemd", places),
+    ):
+        with pytest.raises(RefusedError, match=r"nft is missing.*nothing was touched") as caught:
+            refused()
+        assert "apt install nftables" in caught.value.hint
+    assert tree(places) == before

@@ -6,7 +6,7 @@ import configparser
 import shlex
 
 from onionward.boot import units
-from onionward.boot.units import Program
+from onionward.boot.program import Program
 from onionward.render.nftables import boot
 from tests.unit.scopes import LAN, USERS, gateway
 
@@ -24,10 +24,14 @@ def keys(text: str, name: str) -> list[str]:
 def test_the_block_comes_before_any_network_and_after_what_flushes() -> None:
     text = units.block_unit("/usr/sbin/nft", FIRST, "/etc/onionward/boot.nft")
     assert keys(text, "DefaultDependencies") == ["no"]
-    assert keys(text, "Before") == keys(text, "Wants") == ["network-pre.target"]
+    assert keys(text, "Before") == ["network-pre.target shutdown.target"]
+    assert keys(text, "Wants") == ["network-pre.target"]
     assert "nftables.service" in keys(text, "After")[0].split()
-    # shutdown must not stop it, nothing takes rules away
-    for absent in ("Conflicts", "ExecStop", "ExecStopPost", "ExecReload"):
+    # by hand it would block a machine that is routed
+    assert keys(text, "RefuseManualStart") == keys(text, "RefuseManualStop") == ["yes"]
+    # a soft reboot has it run again; to stop it takes no rules away
+    assert keys(text, "Conflicts") == ["shutdown.target"]
+    for absent in ("ExecStop", "ExecStopPost", "ExecReload"):
         assert keys(text, absent) == []
 
 

@@ -7,14 +7,15 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+import click
 import pytest
 
 from onionward import __main__, __version__, lifecycle, preview, status
 from onionward.cli import cli
 from onionward.config import Config, Source
-from onionward.errors import CommandError, OnionwardError, RefusedError, StepError
+from onionward.errors import CommandError, JournalError, OnionwardError, RefusedError, StepError
 from onionward.state import Journal
 from tests.support import FACTS, policy
 
@@ -64,17 +65,23 @@ def loaded(monkeypatch: pytest.MonkeyPatch) -> list[Config]:
     return found
 
 
+CONTEXT = click.Context(cli)
+NAMES = cli.list_commands(CONTEXT)
+
+
 def test_help_names_every_command(run: Run) -> None:
     for option in ("--help", "-h"):
         outcome = run(option)
         assert outcome.status == 0
-        for name, command in cli.commands.items():
+        for name in NAMES:
+            command = cli.get_command(CONTEXT, name)
             assert name in outcome.out
+            assert command is not None
             assert command.help
     assert run("--version").out == f"onionward {__version__}\n"
 
 
-@pytest.mark.parametrize("command", [name for name in cli.commands if name != "lab"])
+@pytest.mark.parametrize("command", [name for name in NAMES if name != "lab"])
 def test_every_command_takes_help_and_config(run: Run, command: str) -> None:
     outcome = run(command, "--help")
     assert outcome.status == 0
@@ -107,6 +114,16 @@ def test_an_unknown_argument_of_show_names_the_known_ones(run: Run) -> None:
     outcome = run("show", "everything")
     for known in ("policy", "nftables", "torrc", "resolver"):
         assert known in outcome.err
+
+
+@pytest.mark.parametrize(
+    "arguments", [["torrc", "--dialect", "freebsd"], ["system", "--pf-conf", __file__]]
+)
+def test_show_takes_options_of_pf_for_pf_only(run: Run, arguments: list[str]) -> None:
+    outcome = run("show", *arguments)
+    assert outcome.status == 2
+    assert outcome.out == ""
+    assert arguments[1] in outcome.err
 
 
 @pytest.mark.usefixtures("as_root")
@@ -203,6 +220,32 @@ def test_status_in_both_forms(run: Run, monkeypatch: pytest.MonkeyPatch) -> None
     assert '"state": "off"' in run("status", "--json").out
 
 
+@pytest.mark.usefixtures("as_root")
+@pytest.mark.parametrize(
+    ("state", "ends_with"), [("routed", 0), ("off", 3), ("blocked", 4), ("open", 5)]
+)
+def test_the_exit_status_tells_the_state(
+    run: Run,
+    monkeypatch: pytest.MonkeyPatch,
+    state: Literal["routed", "off", "blocked", "open"],
+    ends_with: int,
+) -> None:
+    found = status.Status(1, state, None, None, (), "stopped", None, "untouched", (), {}, {}, ())
+    monkeypatch.setattr(status, "gather", lambda *_: found)
+    assert run("status").status == run("status", "--json").status == ends_with
+    assert f"{ends_with} {state}" in " ".join(run("status", "--help").out.split())
+
+
+@pytest.mark.usefixtures("as_root")
+def test_the_exit_status_of_what_nobody_can_tell(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def damaged(*_: object) -> status.Status:
+        raise JournalError("the journal is damaged")
+
+    monkeypatch.setattr(status, "gather", damaged)
+    assert run("status").status == 1
+    assert run("status", "--exit-address=x", "--no-such-option").status == 2
+
+
 def test_up_passes_on_what_was_asked(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[lifecycle.Request] = []
 
@@ -257,3 +300,48 @@ def test_show(
     assert expected in outcome.out
     assert outcome.out.endswith("\n")
     assert f"{policy().stamp:#x}" in run("show", "nftables").out
+
+
+@pytest.mark.parametrize(
+    ("before", "typed", "handed"),
+    [
+        ((), ("ls",), ["--", "ls"]),
+        (("--config", "c.toml"), ("--", "ls", "-l"), ["--config", "c.toml", "--", "ls", "-l"]),
+        ((), ("ls", "--name", "n"), ["--", "ls", "--name", "n"]),
+        (
+            (),
+            (
+                "--new-circuits",
+                "--allow",
+                "audio",
+                "--name=n",
+                "--allow",
+                "fd:3",
+                "--as",
+                "u",
+                "ls",
+            ),
+            [
+                *("--name", "n", "--as", "u", "--allow", "audio", "--allow", "fd:3"),
+                *("--new-circuits", "--", "ls"),
+            ],
+        ),
+    ],
+)
+def test_a_run_behind_other_options_is_the_same(
+    run: Run,
+    monkeypatch: pytest.MonkeyPatch,
+    before: tuple[str, ...],
+    typed: tuple[str, ...],
+    handed: list[str],
+) -> None:
+    found: list[list[str]] = []
+    monkeypatch.setattr("onionward.app.start.main", found.append)
+    assert run("--verbose", *before, "run", *typed).status == 0
+    assert found == [handed]
+
+
+def test_a_run_without_a_command_is_wrong_usage(run: Run) -> None:
+    outcome = run("--verbose", "run", "--name", "n")
+    assert outcome.status == 2
+    assert "COMMAND" in outcome.err

@@ -223,7 +223,7 @@ def test_every_problem_at_once_in_the_order_of_lines() -> None:
         ("[bypass]\nnetworks = ['2001:db8::1/32']", 'write "2001:db8::/32" for the network'),
         ("[bypass]\nnetworks = ['10.0.0.0/33']", '"10.0.0.0/33" is not a network'),
         ("[bypass]\nnetworks = ['eth0']", '"eth0" is not a network; write'),
-        ("[firewall]\nbackend = 'pf'", 'o.toml:2: firewall.backend: "pf" is not known'),
+        ("[firewall]\nbackend = 'ipfw'", 'o.toml:2: firewall.backend: "ipfw" is not known'),
         ("[host]\nroute.x = 1", "o.toml:2: host.route: {'x': 1} is not known"),
     ],
 )

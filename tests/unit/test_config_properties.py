@@ -6,13 +6,14 @@ import ipaddress
 import json
 import re
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from hypothesis import given
 from hypothesis import strategies as st
 
 from onionward.config import Config, parse
 from onionward.config.values import (
+    Backend,
     BypassConfig,
     FirewallConfig,
     HostConfig,
@@ -154,7 +155,7 @@ def configs(draw: st.DrawFn) -> Config:
         user=user,
         onion=onion,
         tor=tor,
-        firewall=FirewallConfig(draw(st.sampled_from(["auto", "nftables"]))),
+        firewall=FirewallConfig(draw(st.sampled_from(get_args(Backend)))),
     )
     never = [
         *map(ipaddress.ip_network, ("224.0.0.0/3", "ff00::/8", "127.0.0.0/8", "::1/128")),

@@ -255,9 +255,9 @@ def test_a_tor_that_keeps_silent(
 def test_the_process_is_started_with_all_it_serves(tmp_path: Path) -> None:
     paths = Paths(state=tmp_path, runtime=tmp_path)
     argv = control_filter.command(paths, TOR, [BOB])
-    assert argv[1:] == [
-        *("-I", "-m", "onionward.tor.control_filter"),
-        *(str(tmp_path), "947:946", "bob:61002:61003"),
+    assert argv[5:] == [
+        *("onionward.tor.control_filter", str(tmp_path)),
+        *("947:946", "bob:61002:61003"),
     ]
     system = ScriptedSystem({argv[0]: ""})
     control_filter.start(system, paths, TOR, [BOB])

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from onionward.dns.file import Saved, is_ours, replace, restore, survey, waiting_name
+from onionward.errors import ResolverError
 from tests.support import DyingSystem, LocalSystem
 
 OURS = "nameserver 127.0.0.1\n"
@@ -170,6 +171,7 @@ def test_a_full_disk_while_replacing(path: Path) -> None:
 def test_what_somebody_else_has_written_meanwhile_is_left(path: Path, how: str) -> None:
     system = LocalSystem()
     saved = survey(system, path, OURS)
+    before = look(path)
     replace(system, path, saved)
     if how == "rewritten":
         path.write_text("nameserver 203.0.113.1\n")
@@ -186,6 +188,10 @@ def test_what_somebody_else_has_written_meanwhile_is_left(path: Path, how: str) 
         return  # a mounted file can be neither
     note = restore(system, path, saved)
     after = look(path)
+    if saved["kind"] == "renamed" and how == "removed":
+        # nothing of theirs is lost by what was there before
+        assert (note, after) == ("", before)
+        return
     did = "made" if saved["kind"] == "absent" else "changed"
     assert note == (
         ""
@@ -255,6 +261,39 @@ class WithFlags(LocalSystem):
             self.immutable.discard(path.stat().st_ino)
 
 
+class AppendOnly(LocalSystem):
+    """The same for the flag of append-only files, which are neither linked nor renamed."""
+
+    def __init__(self, appended: set[int]) -> None:
+        super().__init__()
+        self.appended = appended
+
+    def is_append_only(self, path: Path) -> bool:
+        return path.stat().st_ino in self.appended
+
+    def set_append_only(self, path: Path, *, append_only: bool) -> None:
+        self.effect("chattr")
+        (self.appended.add if append_only else self.appended.discard)(path.stat().st_ino)
+
+    def hard_link(self, path: Path, name: Path) -> None:
+        self._refuse(path)
+        super().hard_link(path, name)
+
+    def write_file(
+        self, path: Path, text: str, *, mode: int = 0o644, owner: tuple[int, int] = (0, 0)
+    ) -> None:
+        self._refuse(path)
+        super().write_file(path, text, mode=mode, owner=owner)
+
+    def rename(self, path: Path, target: Path) -> None:
+        self._refuse(target)
+        super().rename(path, target)
+
+    def _refuse(self, path: Path) -> None:
+        if path.exists() and self.is_append_only(path):
+            raise PermissionError(1, "Operation not permitted", str(path))
+
+
 class WithFlagsDying(WithFlags, DyingSystem):
     def __init__(self, immutable: set[int], survives: int) -> None:
         DyingSystem.__init__(self, survives)
@@ -284,6 +323,45 @@ def test_the_immutable_flag_comes_back(
         if not died:
             return
     pytest.fail("it never ends")
+
+
+def test_an_append_only_file_comes_back_as_one(tmp_path: Path) -> None:
+    path = make(tmp_path, "file")
+    flags = {path.stat().st_ino}
+    before = look(path)
+    system = AppendOnly(flags)
+    saved = survey(system, path, OURS)
+    replace(system, path, saved)
+    assert path.read_text() == OURS
+    # and one that became so while ours was there
+    flags.add(path.stat().st_ino)
+    assert restore(system, path, saved) == ""
+    assert look(path) == before
+    assert path.stat().st_ino in flags
+
+
+@pytest.mark.parametrize("by", ["down", "guard"])
+@pytest.mark.parametrize("strange", ["directory", "pipe"])
+def test_the_original_outlives_what_is_no_file(tmp_path: Path, strange: str, by: str) -> None:
+    path = make(tmp_path, "file")
+    before = look(path)
+    system = LocalSystem()
+    saved = survey(system, path, OURS)
+    replace(system, path, saved)
+    path.unlink()
+    path.mkdir() if strange == "directory" else os.mkfifo(path)
+    for attempt in (lambda: survey(system, path, OURS), lambda: restore(system, path, saved)):
+        with pytest.raises(ResolverError, match="neither a file nor a link"):
+            attempt()
+    path.rmdir() if strange == "directory" else path.unlink()
+    if by == "down":
+        assert restore(system, path, saved) == ""
+        assert look(path) == before
+        return
+    again = survey(system, path, OURS)
+    replace(system, path, again)
+    assert restore(system, path, again) == ""
+    assert look(path) == before
 
 
 def test_the_journal_can_hold_it(path: Path) -> None:

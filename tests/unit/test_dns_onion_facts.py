@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -126,3 +127,16 @@ def test_who_can_read_a_list() -> None:
     assert facts._is_public(Path("/etc/passwd"))
     assert facts._is_public(Path("/etc/does-not-exist-yet"))
     assert not facts._is_public(Path("/does-not-exist/resolv.conf"))
+
+
+def test_what_cannot_be_read_to_an_end_is_not_read(tmp_path: Path) -> None:
+    pipe, around = tmp_path / "pipe", tmp_path / "around"
+    os.mkfifo(pipe)
+    (tmp_path / "to-pipe").symlink_to(pipe)
+    around.symlink_to("about")
+    (tmp_path / "about").symlink_to("around")
+    for path in (pipe, tmp_path / "to-pipe", around, tmp_path):
+        assert facts.text_of(path) == ""
+    assert facts.target_of(pipe) == ""
+    assert facts.target_of(tmp_path / "to-pipe") == str(pipe)
+    assert facts.target_of(around).startswith(str(tmp_path))

@@ -7,9 +7,8 @@ from typing import Any
 
 import pytest
 
-from onionward.errors import RefusedError
 from onionward.explain import Packet, State, Verdict, explain
-from onionward.policy import Policy
+from onionward.policy import Endpoint, Policy
 from onionward.render import nftables
 from onionward.rules import Rule
 from tests.support import addr, flow
@@ -18,6 +17,7 @@ from tests.unit.test_explain import DHCP, SOMEBODY, TOR, packet
 from tests.unit.test_render import comments
 
 USER = gateway(USERS)
+BRIDGED = replace(USER, reach=(Endpoint(addr("1.1.1.2"), 443),))
 ONION = gateway("onion = true")
 ONION_USER = gateway("onion = true\n" + USERS)
 GATE = gateway(LAN)
@@ -327,14 +327,6 @@ def test_services_are_those_of_the_interface() -> None:
     assert judged(policy, client("icmp 198.18.8.1", "198.18.8.77")).outcome == "refused"
 
 
-def test_an_interface_that_is_no_lan() -> None:
-    asked = replace(client("tcp 1.1.1.1 443", "198.18.8.77"), interface="eth0")
-    with pytest.raises(RefusedError, match=r"eth0 is not the interface of a \[\[lan\]\]; eth1"):
-        judged(GATE, asked)
-    with pytest.raises(RefusedError, match="none is"):
-        judged(USER, asked)
-
-
 def test_the_lan_does_not_change_what_the_machine_sends() -> None:
     for words in ("tcp 198.18.8.77 80", "udp 1.1.1.1 53", "icmp 198.18.8.77"):
         assert judged(GATE, packet(words)).outcome == "direct"
@@ -348,6 +340,9 @@ def test_the_lan_does_not_change_what_the_machine_sends() -> None:
         (USER, packet("tcp 127.0.0.1 53", uid=BOB), "bob's names are resolved by Tor and nobody e"),
         (USER, packet("tcp 1.1.1.1 443"), "in clear, because this account is not routed and nei"),
         (USER, packet("tcp 1.1.1.1 443", uid=TOR), "the account is tor's, and this host is not r"),
+        (BRIDGED, packet("tcp 1.1.1.1 443", uid=TOR, from_tor=True), "its bridges or relays only"),
+        (BRIDGED, packet("udp 1.1.1.2 443", uid=TOR), "its bridges or relays only"),
+        (BRIDGED, packet("tcp 1.1.1.2 443", uid=TOR), "the account is tor's, and this host is not"),
         (
             ONION,
             packet("udp fe80::1 53", onion_name=True),
@@ -386,6 +381,7 @@ def test_every_rule_that_is_quoted_decides_something() -> None:
     kept = replace(GATE_HOST, kept=(flow("203.0.113.9", 50000, "192.0.2.2", 22),))
     going_on: dict[str, Any] = {"source": addr("192.0.2.2"), "source_port": 22, "opens": False}
     without_ipv6 = replace(USER, ipv6=False)
+    bridged = replace(GATE_HOST, reach=(Endpoint(addr("198.51.100.7"), 443),))
     verdicts = [
         judged(GATE_HOST, packet("tcp 10.192.0.1 80")),
         judged(ONION, packet("udp 1.1.1.1 53", onion_name=True)),
@@ -395,6 +391,7 @@ def test_every_rule_that_is_quoted_decides_something() -> None:
         judged(GATE_HOST, packet("tcp 127.0.0.1 80")),
         judged(kept, packet("tcp 203.0.113.9 50000", **going_on)),
         judged(GATE_HOST, packet("tcp 1.1.1.1 80", uid=TOR, from_tor=True)),
+        judged(bridged, packet("tcp 1.1.1.1 80", uid=TOR, from_tor=True)),
         judged(GATE_HOST, packet("udp 255.255.255.255 67", uid=0, source_port=68)),
         judged(GATE_HOST, packet("tcp 198.51.100.1 80")),
         judged(BYPASSED, packet("tcp 1.1.1.1 80", uid=CAROL)),
@@ -410,5 +407,6 @@ def test_every_rule_that_is_quoted_decides_something() -> None:
         judged(GATE, client("tcp 198.18.8.1 22", "198.18.8.9")),
         judged(GATE, client("udp 198.18.8.1 67", "198.18.8.9", source_port=68)),
         judged(GATE, client("udp 255.255.255.255 9", "198.18.8.9")),
+        judged(GATE, replace(client("udp 198.18.8.9 9", "198.18.9.2"), interface="br0")),
     ]
     assert {verdict.rule for verdict in verdicts} == set(Rule)

@@ -177,3 +177,28 @@ def test_an_account() -> None:
     assert found is not None
     assert (found.uid, found.gid, str(found.home)) == (0, 0, entry.pw_dir)
     assert facts.find_account("no-such-account") is None
+
+
+@pytest.mark.parametrize(
+    ("loggers", "answer", "found"),
+    [
+        (" 2 nf_log_ipv4 (nf_log_ipv4,nfnetlink_log)\n", None, True),
+        (" 2 NONE ()\n", "", True),  # the kernel has loaded it for the question
+        (" 2 NONE ()\n", CommandError(["nft"], 1, "No such file or directory"), False),
+        (None, CommandError(["nft"], 1, "No such file or directory"), False),
+    ],
+)
+def test_whether_the_kernel_tells_of_packets(
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    loggers: str | None,
+    answer: str | CommandError | None,
+    found: bool,
+) -> None:
+    if loggers is not None:
+        (tmp_path / "nf_log").write_text(loggers)
+    monkeypatch.setattr(facts, "_LOGGERS", tmp_path / "nf_log")
+    monkeypatch.setattr("os.geteuid", lambda: 0)
+    monkeypatch.setattr(facts, "find_tool", lambda _: "/usr/sbin/nft")
+    answers = {} if answer is None else {"nft --check": answer}
+    assert facts._has_nflog(ScriptedSystem(answers)) is found

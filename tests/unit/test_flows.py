@@ -147,6 +147,22 @@ def test_sockets_that_cannot_be_cut_are_reported(monkeypatch: pytest.MonkeyPatch
         flows.cut_redirected(system, Reach.from_json({}), ())
 
 
+def test_what_begins_after_tor_was_stopped_is_nobodys_tail(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(flows, "_PATIENCE", 0.0)
+    shown = iter(["ESTAB 0 0 192.0.2.2:4 198.51.100.7:80", "ESTAB 0 0 192.0.2.2:5 198.51.100.7:80"])
+    system = ScriptedSystem(
+        {
+            **NOBODY_INSIDE,
+            "ss -K": "",
+            "ss -Htn state connected": lambda _stdin: next(shown),
+        }
+    )
+    flows.cut_redirected(system, Reach.from_json({}), ())
+    assert next(shown, None) is None
+
+
 def test_cutting_waits_until_nothing_sends_any_more() -> None:
     states = iter(["ESTAB", "FIN-WAIT-1", "LAST-ACK", "LAST-ACK", "TIME-WAIT"])
     shown = "{} 0 0 192.0.2.2:4 198.51.100.7:80"
@@ -244,3 +260,22 @@ def test_what_a_machine_that_is_not_routed_keeps() -> None:
     kept = flows.kept(system, policy("[[lan]]\ninterface = 'eth0'"), ())
     assert {flow.peer_port for flow in kept} == {5, 7}
     assert flows.kept(ScriptedSystem(), policy("onion = true"), ()) == ()
+
+
+def test_flows_that_end_meanwhile_do_not_keep_the_others() -> None:
+    gone = CommandError(["conntrack"], 1, "Operation failed: such conntrack doesn't exist")
+    endings = [gone, gone, None]
+
+    def delete(_stdin: str) -> str:
+        ending = endings.pop(0) if endings else None
+        if ending is not None:
+            raise ending
+        return ""
+
+    system = ScriptedSystem({"conntrack -D": delete})
+    flows.forget_redirected(system)
+    assert endings == []
+    # two more than the four that there are without
+    assert len(system.asked) == 6
+    with pytest.raises(CommandError):
+        flows.forget_redirected(ScriptedSystem({"conntrack -D": gone}))

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from onionward.cli import cli
+from onionward.cli.lab import lab
 from onionward.lab import Lab
 from onionward.lab.control import Control
 from onionward.lab.demo import SCENES, circuits, everything, host, lan, onion, tables, user
@@ -258,6 +258,13 @@ def test_everything() -> None:
     ]
 
 
+def test_both_addresses_of_a_sender_are_one_sender() -> None:
+    one = frozenset({"1"})
+    addresses = (LAB.client4(1), LAB.client6(1), "127.0.0.1", "::1", "127.64.0.1", "fd5a:7010::1:0")
+    used = dict.fromkeys(addresses, one)
+    assert everything.senders(STAGE, used) == ("alice", "client1", "the gateway")
+
+
 def test_the_command_knows_every_scope() -> None:
-    option = cli.commands["lab"].commands["demo"].params[0]  # type: ignore[attr-defined]
-    assert list(option.type.choices) == list(SCENES)
+    option = lab.commands["demo"].params[0]
+    assert list(option.type.choices) == list(SCENES)  # type: ignore[attr-defined]

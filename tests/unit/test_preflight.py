@@ -21,6 +21,11 @@ def test_a_good_machine_has_no_problem() -> None:
     assert warnings(Config(), FACTS) == ()
 
 
+def test_a_kernel_that_tells_nobody_is_a_limit() -> None:
+    (words,) = warnings(Config(), replace(FACTS, nflog=False))
+    assert "no nfnetlink_log" in words
+
+
 def account(name: str, uid: int) -> Account:
     return Account(name, uid, uid, Path("/"))
 
@@ -29,6 +34,8 @@ def account(name: str, uid: int) -> Account:
     ("changes", "config", "expected"),
     [
         ({"effective_uid": 1000}, "", "this needs root"),
+        ({}, '[log]\nattempts="/no/such/log"', "o.toml:2: log.attempts: /no/such is no directory"),
+        ({}, '[log]\nattempts="/proc/self"', "log.attempts: /proc/self is no plain file"),
         ({"nft_version": None}, "", "nft is missing; install it: apt install nftables"),
         ({"nft_version": (1, 0, 5)}, "", "nft is version 1.0.5; 1.0.6 is the oldest that works"),
         ({"nft_version": (0, 9, 8)}, "", "nft is version 0.9.8"),
@@ -269,5 +276,6 @@ def test_accounts_that_are_to_be_created() -> None:
 def test_a_bypassed_account_is_said_loudly() -> None:
     config = parse("[host]\n[[user]]\nname = 'bob'\nroute = 'direct'", "o.toml")
     assert any(
-        words.startswith("IN CLEAR: everything that bob") for words in warnings(config, FACTS)
+        words.startswith("IN CLEAR: what bob sends, because it is bypassed; only")
+        for words in warnings(config, FACTS)
     )

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
+import itertools
 import json
 import shutil
 import stat
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from onionward.errors import JournalError, LockedError
 from onionward.paths import Paths
-from onionward.state import Journal, entered, load, locked, save
+from onionward.state import VERSION, Journal, _checksum, entered, load, locked, save
 from tests.support import DyingSystem, LocalSystem
 
 
@@ -58,7 +62,30 @@ def test_entering_a_state() -> None:
     assert replace(after, state="blocked", digest="d", since=1.5) == JOURNAL
 
 
-DOCUMENT = {"version": 1, "state": "blocked", "since": 1.0, "instance": "", "stamp": 1}
+DOCUMENT = {
+    "version": VERSION,
+    "state": "blocked",
+    "since": 1.0,
+    "instance": "",
+    "stamp": 1,
+    "undo": {},
+    "digest": "",
+    "config": "",
+    "torrc": "",
+    "scopes": [],
+    "filters": ["nftables"],
+}
+
+
+def with_checksum(document: dict[str, Any]) -> bytes:
+    """As if this program had written it."""
+    content = {name: value for name, value in document.items() if name != "version"}
+    return json.dumps(document | {"checksum": _checksum(content)}).encode()
+
+
+def test_what_these_tests_write_would_be_a_journal(paths: Paths) -> None:
+    paths.journal.write_bytes(with_checksum(DOCUMENT))
+    assert load(paths) == Journal(state="blocked", since=1.0, instance="", stamp=1)
 
 
 @pytest.mark.parametrize(
@@ -73,12 +100,17 @@ DOCUMENT = {"version": 1, "state": "blocked", "since": 1.0, "instance": "", "sta
         b"\xff\xfe\0\0",
         bytes(4096),
         b"[" * 100_000,
-        json.dumps({"version": 1}).encode(),
-        json.dumps(DOCUMENT | {"more": 1}).encode(),
-        json.dumps(DOCUMENT | {"undo": []}).encode(),
-        json.dumps(DOCUMENT | {"state": "open"}).encode(),
-        json.dumps(DOCUMENT | {"stamp": "1"}).encode(),
-        json.dumps(DOCUMENT | {"undo": {"tor": "x"}}).encode(),
+        json.dumps({"version": VERSION}).encode(),
+        json.dumps(DOCUMENT).encode(),
+        json.dumps(DOCUMENT | {"checksum": 1}).encode(),
+        with_checksum(DOCUMENT | {"more": 1}),
+        with_checksum(DOCUMENT | {"undo": []}),
+        with_checksum(DOCUMENT | {"state": "open"}),
+        with_checksum(DOCUMENT | {"stamp": "1"}),
+        with_checksum(DOCUMENT | {"undo": {"tor": "x"}}),
+        with_checksum(DOCUMENT | {"undo": {"routes": {}}}),
+        with_checksum(DOCUMENT | {"filters": []}),
+        with_checksum(DOCUMENT | {"filters": ["nftables", "ipfwadm"]}),
     ],
     ids=lambda raw: repr(raw[:60]),
 )
@@ -89,10 +121,47 @@ def test_a_damaged_journal(paths: Paths, raw: bytes) -> None:
     assert "down --force" in caught.value.hint
 
 
-def test_a_journal_of_another_version(paths: Paths) -> None:
-    paths.journal.write_text(json.dumps(DOCUMENT | {"version": 2}))
-    with pytest.raises(JournalError, match="written by another version"):
+@pytest.mark.parametrize("version", [VERSION + 1, VERSION - 1, 0, "2", None, [2]])
+def test_a_journal_of_another_version(paths: Paths, version: object) -> None:
+    paths.journal.write_bytes(with_checksum(DOCUMENT | {"version": version}))
+    with pytest.raises(JournalError, match="written by another version") as caught:
         load(paths)
+    assert "that version's `onionward down`" in caught.value.hint
+    assert "down --force" in caught.value.hint
+
+
+def test_no_changed_bit_is_taken_for_what_was_written(paths: Paths) -> None:
+    """What was before is put back from it: better nothing than something else."""
+    save(LocalSystem(), paths, JOURNAL)
+    whole = paths.journal.read_bytes()
+    # neighbours among digits, and letters of the other case
+    for place, bit in itertools.product(range(len(whole)), (0, 5)):
+        raw = bytearray(whole)
+        raw[place] ^= 1 << bit
+        paths.journal.write_bytes(raw)
+        with contextlib.suppress(JournalError):
+            # between values there is space that may be any
+            assert load(paths) == JOURNAL, f"bit {bit} of byte {place}"
+
+
+def _directory(path: Path) -> None:
+    path.mkdir()
+
+
+def _loop(path: Path) -> None:
+    path.symlink_to(path.name)
+
+
+def _bad_disk(path: Path) -> None:
+    path.symlink_to("/proc/self/mem")  # its first byte is an I/O error
+
+
+@pytest.mark.parametrize("make", [_directory, _loop, _bad_disk])
+def test_a_journal_that_cannot_be_read(paths: Paths, make: Callable[[Path], None]) -> None:
+    make(paths.journal)
+    with pytest.raises(JournalError, match=r"journal\.json cannot be read: ") as caught:
+        load(paths)
+    assert "down --force" in caught.value.hint
 
 
 def test_the_lock_excludes(paths: Paths) -> None:
@@ -168,9 +237,3 @@ def test_a_lock_on_a_file_that_has_no_name_any_more_is_not_taken(
     with locked(LocalSystem(), paths, patience=5):
         assert len(taken) == 2
         assert paths.lock.exists()
-
-
-def test_a_step_without_what_undoes_it_is_damage(paths: Paths) -> None:
-    save(LocalSystem(), paths, replace(JOURNAL, undo={"routes": {}}))
-    with pytest.raises(JournalError, match="is damaged"):
-        load(paths)

@@ -3,23 +3,37 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from onionward import state, status
+from onionward import limits, state, status
+from onionward.attempts.packet import Packet
+from onionward.attempts.record import Record
 from onionward.backend import nftables as backend
+from onionward.bsd.status import Status as BsdStatus
+from onionward.dns import host
 from onionward.errors import JournalError
 from onionward.paths import Paths
 from onionward.state import Journal
-from onionward.status import Status, gather, to_json, to_text
+from onionward.status import Status, gather
+from onionward.status_text import EXIT_STATUS, to_json, to_text
 from onionward.tor import process
+from tests import json_reference
 from tests.support import ScriptedSystem
 from tests.unit.test_backend import INET, MISSING, NETDEV
 
 BLOCKED = (INET + NETDEV).replace("routed", "blocked")
 
+COUNTED = """\
+	set refused_by {
+		type uid . inet_proto
+		flags dynamic,timeout
+		elements = { 0 . udp counter packets 300 bytes 8700 limit rate 10/second burst 20 packets }
+	}
+"""
 
 DEVICES = """\
 Inter-|   Receive
@@ -68,7 +82,9 @@ def machine(held: str | None) -> ScriptedSystem:
 def activated(paths: Paths, held: str, **changes: Any) -> None:
     ours = "nameserver 127.0.0.1\n"
     paths.resolv_conf.write_text(ours)
-    saved = {"kind": "absent", "content": "", "immutable": False, "times": [0, 0], "ours": ours}
+    original = {"kind": "absent", "content": "", "immutable": False, "times": [0, 0], "ours": ours}
+    saved: dict[str, Any] = dict.fromkeys(host.Saved.__annotations__)
+    saved["resolv_conf"] = original
     fields: dict[str, Any] = {
         "state": "routed",
         "since": 1_700_000_000.0,
@@ -120,6 +136,15 @@ def test_the_rules_are_gone(paths: Paths, running: list[int]) -> None:
     assert found.state == "open"
     assert found.problems[0].startswith("NOT PROTECTED")
     assert "OPEN: traffic leaves in clear" in to_text(found)
+
+
+def test_the_rules_and_the_guard_are_gone(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
+    activated(paths, INET + NETDEV, undo={"guard": {}})
+    monkeypatch.setattr("onionward.backend.is_guarded", lambda _system: False)
+    (words,) = (p for p in gather(machine(None), paths).problems if "guard" in p)
+    assert "the rules hold" not in words
+    (words,) = (p for p in gather(machine(INET + NETDEV), paths).problems if "guard" in p)
+    assert "the rules hold" in words
 
 
 def test_the_rules_are_others(paths: Paths, running: list[int]) -> None:
@@ -184,8 +209,10 @@ def test_tor_without_a_journal(paths: Paths, running: list[int]) -> None:
 def test_a_damaged_journal_is_said(paths: Paths, running: list[int]) -> None:
     assert running
     paths.journal.write_text("{")
+    system = machine(None)
+    system.answers["nft --terse list table inet onionward_lock"] = ""
     with pytest.raises(JournalError):
-        gather(machine(None), paths)
+        gather(system, paths)
 
 
 def test_json_holds_the_same(paths: Paths, running: list[int]) -> None:
@@ -195,10 +222,47 @@ def test_json_holds_the_same(paths: Paths, running: list[int]) -> None:
     document = json.loads(to_json(found))
     assert document["format"] == 1
     assert document.keys() == set(Status.__dataclass_fields__)
-    document["interfaces"] = tuple(document["interfaces"])
-    document["problems"] = tuple(document["problems"])
-    document["scopes"] = tuple(document["scopes"])
+    lists = {name: tuple(value) for name, value in document.items() if isinstance(value, list)}
+    document |= lists
     assert Status(**document) == found
+
+
+def test_every_key_is_in_the_reference(paths: Paths, running: list[int]) -> None:
+    assert running
+    activated(paths, INET + NETDEV)
+    paths.runtime.mkdir()
+    record = Record(ScriptedFiles(), paths.attempts, pytest.fail)
+    record.add(Packet("refused", 0, "", False, "udp", "::1", 4, "::2", 443), None)
+    record.write()
+    limits.save(ScriptedFiles(), paths, ["one"])
+    held = INET.replace("	set bypass4", f"{COUNTED}	set bypass4") + NETDEV
+    found = gather(machine(held), paths)
+    assert json_reference.tables()["The object"].keys() == set(Status.__dataclass_fields__)
+    document = json.loads(to_json(found))
+    assert [*json_reference.mismatches(document)] == []
+    assert (document["limits"], document["attempts"][0]["account"]) == (["one"], "root")
+    assert document["stopped"][0]["packets"] == 300
+    text = to_text(found)
+    assert "  limit     one\n" in text
+    assert "  by        root: 300 UDP refused\n" in text
+    assert (
+        "  tried     a program of root tried UDP 443 → ::2, once: QUIC, refused; it falls" in text
+    )
+    del document["attempts"][0]["words"]
+    document["state"] = 3
+    assert len([*json_reference.mismatches(document)]) == 3
+
+
+def test_the_reference_says_what_there_is_with_pf() -> None:
+    words = json_reference.REFERENCE.read_text().partition("On OpenBSD and FreeBSD")[2]
+    named = re.findall(r"`(\w+)`", words.partition("alone.")[0])
+    assert named == [*BsdStatus.__dataclass_fields__]
+
+
+def test_the_exit_status_is_documented() -> None:
+    reference = json_reference.REFERENCE.read_text()
+    for state_name, status_number in EXIT_STATUS.items():
+        assert f"{status_number} {state_name}" in reference
 
 
 def test_who_is_behind_which_interface(
@@ -215,3 +279,53 @@ def test_who_is_behind_which_interface(
     assert "  clients   behind docker0: blocked\n" in to_text(found)
     activated(paths, INET + NETDEV, undo={"rules": {"host": False, "lans": ["docker0"]}})
     assert gather(machine(INET + NETDEV), paths).forwarded == {"docker0": "routed"}
+
+
+PORTS = """\
+table bridge onionward_ports {
+	chain ports {
+		iifname "eth1" counter name "ports" drop
+	}
+}
+"""
+
+
+@pytest.mark.parametrize(
+    ("is_bridge", "host", "held", "behind", "words"),
+    [
+        (True, False, PORTS, "blocked: a port of br9", "eth1 has become a port of br9: its client"),
+        (True, False, MISSING, "NOT COVERED: a port of br9", "IN CLEAR: eth1 has become a port of"),
+        (False, False, PORTS, "NOT COVERED: a port of br9", "IN CLEAR: eth1 has become a port of"),
+        (False, True, PORTS, "blocked: a port of br9", "eth1 has become a port of br9: its client"),
+    ],
+)
+def test_an_interface_of_a_lan_is_a_port_now(
+    paths: Paths,
+    running: list[int],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    is_bridge: bool,
+    host: bool,
+    held: Any,
+    behind: str,
+    words: str,
+) -> None:
+    assert running
+    (tmp_path / "net" / "eth1").mkdir(parents=True)
+    (tmp_path / "net" / "br9").mkdir()
+    if is_bridge:
+        (tmp_path / "net" / "br9" / "bridge").mkdir()
+    (tmp_path / "net" / "eth1" / "master").symlink_to("../br9")
+    monkeypatch.setattr(status, "_INTERFACES", tmp_path / "net")
+    undo = {
+        "rules": {"host": host, "lans": ["eth1"]},
+        "ports": {"key": [["eth1", 3]], "saved": {"known": True}},
+    }
+    activated(paths, INET + NETDEV, undo=undo)
+    system = machine(INET + NETDEV)
+    system.answers["nft list table bridge onionward_ports"] = held
+    found = gather(system, paths)
+    assert found.forwarded["eth1"] == behind
+    lost = ["the rules that keep clients behind eth1 from bridges are gone"] * (held is MISSING)
+    assert found.problems[0].startswith(words)
+    assert [problem.partition(";")[0] for problem in found.problems[1:]] == lost

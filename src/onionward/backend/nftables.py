@@ -6,14 +6,40 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
+from onionward.backend import fingerprint
 from onionward.errors import CommandError, RefusedError, VerifyError
-from onionward.system import System
-from onionward.tables import BOOT_TABLE, EGRESS_TABLE, TABLE, remove, remove_boot
+from onionward.system import System, at_once
+from onionward.tables import (
+    BOOT_TABLE,
+    EGRESS_TABLE,
+    LOCK_TABLE,
+    TABLE,
+    TRACE_TABLE,
+    remove,
+    remove_boot,
+    remove_trace,
+)
 
 if TYPE_CHECKING:
+    from onionward.policy import Flow, Policy
     from onionward.render.nftables import Ruleset
 
+NAME = "nftables"
 _TABLES = (TABLE, EGRESS_TABLE)
+
+
+def block(policy: Policy) -> Ruleset:
+    """The rules of the state "blocked"."""
+    from onionward.render import nftables
+
+    return nftables.block(policy)
+
+
+def route(policy: Policy) -> Ruleset:
+    """The rules of the state "routed"."""
+    from onionward.render import nftables
+
+    return nftables.route(policy)
 
 
 def check(system: System, *rulesets: Ruleset) -> None:
@@ -42,16 +68,33 @@ def apply(system: System, ruleset: Ruleset) -> None:
 
     """
     words = f"nft --file -  # {ruleset.state}"
-    text = remove_boot() + ruleset.text
+    _load(system, remove_boot() + ruleset.text, words)
+
+
+def text(ruleset: Ruleset) -> str:
+    """Rules as `put_back` takes them."""
+    return ruleset.text
+
+
+def put_back(system: System, text: str) -> None:
+    """As `apply`, for rules that were in force before.
+
+    Raises:
+        CommandError: nft refused them.
+
+    """
+    _load(system, text, "nft --file -  # put back")
+
+
+def _load(system: System, text: str, words: str) -> None:
     system.change(["nft", "--file", "-"], stdin=text, timeout=60, words=words)
 
 
 def remove_tables(system: System) -> None:
     """Remove all of our tables in one transaction; nothing happens when there are none."""
-    if _present(system):
+    if _present(system) - {LOCK_TABLE}:
         words = "nft --file -  # remove"
-        text = remove_boot() + remove()
-        system.change(["nft", "--file", "-"], stdin=text, timeout=60, words=words)
+        _load(system, remove_boot() + remove_trace() + remove(), words)
 
 
 def verify(system: System, ruleset: Ruleset) -> str:
@@ -97,9 +140,17 @@ def blocked_since_boot(system: System) -> bool:
     return BOOT_TABLE in _present(system)
 
 
+def is_guarded(system: System) -> bool:
+    """Whether the guard holds its own table, which ends with it."""
+    # one that nobody owns is somebody's restored copy: it guards nothing
+    listed = system.query(["nft", "--terse", "list", "table", *LOCK_TABLE], accept=(0, 1))
+    return "flags owner" in listed
+
+
 def _present(system: System) -> set[tuple[str, str]]:
     tables = system.query(["nft", "list", "tables"]).splitlines()
-    return {pair for pair in (*_TABLES, BOOT_TABLE) if f"table {' '.join(pair)}" in tables}
+    ours = (*_TABLES, LOCK_TABLE, BOOT_TABLE, TRACE_TABLE)
+    return {pair for pair in ours if f"table {' '.join(pair)}" in tables}
 
 
 def read(system: System) -> str | None:
@@ -107,7 +158,7 @@ def read(system: System) -> str | None:
 
     Without the table below IP the machine still routes; the digest tells the difference.
     """
-    routing, egress = (_list(system, family, name) for family, name in _TABLES)
+    routing, egress = at_once(lambda: _list(system, *TABLE), lambda: _list(system, *EGRESS_TABLE))
     return None if routing is None else routing + (egress or "")
 
 
@@ -128,6 +179,12 @@ def held_state(held: str) -> Literal["blocked", "routed"] | None:
     return "blocked" if '"onionward: blocked"' in held else None
 
 
+def ahead(held: str) -> tuple[str, ...]:
+    """None: our chains hold our rules only, and others' chains cannot let pass what ours drop."""
+    del held
+    return ()
+
+
 def digest(held: str) -> str:
     """A fingerprint of rules, sets, hooks and devices.
 
@@ -135,13 +192,6 @@ def digest(held: str) -> str:
     """
     fixed = re.sub(r"(flags [\w,]*dynamic[^{}]*?)\s*elements = \{[^{}]*\}", r"\1", held)
     return fingerprint(re.sub(r"packets \d+ bytes \d+", "", fixed))
-
-
-def fingerprint(text: str) -> str:
-    """Two texts with the same are the same."""
-    import hashlib
-
-    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def counters(held: str) -> dict[str, int]:
@@ -157,6 +207,20 @@ def watched_devices(held: str) -> tuple[str, ...]:
     # one is printed as `device "eth0"`, several as `devices = { eth0, wlan0 }`
     found = re.search(r"hook egress devices? (?:= )?(.+?) priority", held)
     return tuple(sorted(re.findall(r'[^\s{},"]+', found[1]))) if found else ()
+
+
+def client_flows(system: System) -> tuple[Flow, ...]:
+    """Connections of clients that may still be open at their end; the peer is the client."""
+    from onionward.lan import client_flows as of_clients
+
+    return of_clients.remembered(system)
+
+
+def remember(system: System, flows: Iterable[Flow]) -> None:
+    """Add connections of clients to those that the rules in force know."""
+    from onionward.lan import client_flows as of_clients
+
+    of_clients.remember(system, flows)
 
 
 def _objects(system: System) -> list[Mapping[str, Any]]:

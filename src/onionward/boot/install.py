@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from onionward.boot import units
-from onionward.boot.units import OURS, Program
+from onionward.boot.program import Program
+from onionward.boot.units import OURS
 from onionward.errors import OnionwardError, RefusedError, StepError
 from onionward.system import System, find_tool
 
@@ -87,6 +88,24 @@ def choose(places: Places = PLACES) -> Init:
     raise RefusedError("neither systemd nor init scripts start services here; nothing was touched")
 
 
+def nft_path() -> str:
+    """The program that blocks at boot, whatever filter is in force after that.
+
+    Raises:
+        RefusedError: there is none.
+
+    """
+    found = find_tool("nft")
+    if found is None:
+        raise RefusedError(
+            "nft is missing, and the block of the boot is nft's: one transaction over both "
+            "families, which iptables has not; nothing was touched",
+            "install it (apt install nftables); after the boot `up` uses the filter that "
+            "[firewall] backend names",
+        )
+    return found
+
+
 def is_enabled(places: Places = PLACES) -> bool:
     """Whether something of ours blocks at boot."""
     return any(_is_ours(path) for path in places.block)
@@ -122,9 +141,7 @@ def enable(system: System, texts: Texts, init: Init, places: Places = PLACES) ->
         StepError: a step failed; what was made has been removed, if it was not enabled before.
 
     """
-    nft = find_tool("nft")
-    if nft is None:
-        raise RefusedError("nft is missing; nothing was touched", "install it: nftables")
+    nft = nft_path()
     _refuse_strangers(places)
     repeated = is_enabled(places)
     try:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Sequence
+
+from onionward.boot.program import Program
 
 BLOCK_UNIT = "onionward-block.service"
 UP_UNIT = "onionward.service"
@@ -40,7 +41,7 @@ UMask=0077
 """
 
 # tor, its helpers and what `up` calls inherit all of this and live on in it
-_HARDENED_UP = """\
+HARDENED_UP = """\
 CapabilityBoundingSet=CAP_NET_ADMIN CAP_NET_RAW CAP_NET_BIND_SERVICE CAP_SETUID CAP_SETGID
 CapabilityBoundingSet=CAP_CHOWN CAP_FOWNER CAP_FSETID CAP_DAC_OVERRIDE CAP_DAC_READ_SEARCH CAP_KILL
 CapabilityBoundingSet=CAP_LINUX_IMMUTABLE CAP_SYS_PTRACE
@@ -66,19 +67,6 @@ UMask=0077
 """
 
 
-class Program(NamedTuple):
-    """How `up` is called at boot.
-
-    Attributes:
-        argv: program and arguments, the first an absolute path.
-        environment: variables that it needs.
-
-    """
-
-    argv: tuple[str, ...]
-    environment: Mapping[str, str]
-
-
 def block_unit(nft: str, first: str, rules: str, *, directories: Sequence[str] = ()) -> str:
     """The unit that blocks, with nothing but nft.
 
@@ -98,11 +86,16 @@ Documentation=man:nft(8)
 DefaultDependencies=no
 # both flush what there is, before any interface is up
 After=nftables.service netfilter-persistent.service ufw.service
-Before=network-pre.target
+Before=network-pre.target shutdown.target
 Wants=network-pre.target
+# stopping it takes no rules away, and it is started again after a soft reboot
+Conflicts=shutdown.target
 # without a block no network: a shell on the console is all there is then
 OnFailure=emergency.target
 OnFailureJobMode=isolate
+# by hand it would block a machine that is routed, and `onionward up` has no say then
+RefuseManualStart=yes
+RefuseManualStop=yes
 
 [Service]
 Type=oneshot
@@ -143,7 +136,7 @@ TimeoutStartSec=infinity
 KillMode=process
 StandardOutput=journal+console
 StandardError=journal+console
-{_HARDENED_UP}
+{HARDENED_UP}
 [Install]
 WantedBy=multi-user.target
 """

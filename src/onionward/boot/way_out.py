@@ -30,7 +30,7 @@ def telling_the_way_out(system: System) -> Iterator[None]:
     try:
         yield
     except OnionwardError as error:
-        from onionward.backend import nftables as backend
+        from onionward import backend
 
         with contextlib.suppress(CommandError):
             if is_enabled() and backend.blocked_since_boot(system):

@@ -51,11 +51,40 @@ def contradictions(config: Config) -> Iterator[tuple[KeyPath, str]]:
         )
     if not re.fullmatch(r"[a-z_][a-z0-9_-]{0,30}", tor.user):
         yield ("tor", "user"), f"{tor.user!r} is not an account name"
+    if tor.exit_countries or tor.exclude_exit_countries:
+        yield from _country_problems(config)
+    if tor.bridges:
+        yield from _bridge_problems(config)
     yield from _virtual_problems(config)
     yield from _bypass_problems(config)
     yield from _scope_problems(config)
     yield from _lan_problems(config)
     yield from _user_problems(config)
+
+
+def _country_problems(config: Config) -> Iterator[tuple[KeyPath, str]]:
+    from onionward.config import countries
+
+    wanted = config.tor.exit_countries
+    for key, codes in (
+        ("exit_countries", wanted),
+        ("exclude_exit_countries", config.tor.exclude_exit_countries),
+    ):
+        for index, code in enumerate(codes):
+            if words := countries.problem(code):
+                yield ("tor", key, index), words
+            elif codes is not wanted and code in wanted:
+                yield ("tor", key, index), f'"{code}" is among the exit_countries, too'
+
+
+def _bridge_problems(config: Config) -> Iterator[tuple[KeyPath, str]]:
+    from onionward.config import bridges
+
+    for index, line in enumerate(config.tor.bridges):
+        try:
+            bridges.read(line)
+        except bridges.NoBridgeError as error:
+            yield ("tor", "bridges", index), str(error)
 
 
 def _scope_problems(config: Config) -> Iterator[tuple[KeyPath, str]]:

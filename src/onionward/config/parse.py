@@ -27,6 +27,8 @@ from onionward.config.values import (
     HostConfig,
     Inbound,
     LanConfig,
+    LogConfig,
+    Resolver,
     Route,
     Source,
     TorConfig,
@@ -149,6 +151,7 @@ _TABLES: Mapping[str, Any] = {
     "bypass": BypassConfig(),
     "tor": TorConfig(),
     "firewall": FirewallConfig(),
+    "log": LogConfig(),
 }
 _ARRAYS: Mapping[str, Any] = {"lan": LanConfig(), "user": UserConfig()}
 
@@ -366,6 +369,7 @@ _READERS: Mapping[object, Callable[[object], object]] = {
     UserRoute: partial(_choice, UserRoute),
     Inbound: partial(_choice, Inbound),
     Backend: partial(_choice, Backend),
+    Resolver: partial(_choice, Resolver),
     tuple[Network, ...]: _networks,
     VirtualNetworks: _virtual_networks,
 }

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+from onionward.dns.managers import Manager
 from onionward.networks import Address, Network
 from onionward.toml_lines import KeyPath, key_lines
 
@@ -21,7 +22,8 @@ DEFAULT_ACCOUNT = "onionward-tor"
 Route = Literal["tor", "onion", "direct"]
 UserRoute = Literal["tor", "direct"]
 Inbound = Literal["none", "bypass", "link", "all"]
-Backend = Literal["auto", "nftables"]
+Backend = Literal["auto", "nftables", "iptables", "iptables-nft", "iptables-legacy", "pf"]
+Resolver = Literal["auto", Manager]
 VirtualNetworks = Literal["auto"] | tuple[Network, ...]
 
 _AUTO_VIRTUAL4 = ipaddress.ip_network("127.192.0.0/10")
@@ -38,11 +40,13 @@ class HostConfig(NamedTuple):
     Attributes:
         route: "tor", "onion" (only names under .onion go to Tor) or "direct" (untouched).
         inbound: who may open connections to this machine while it is routed.
+        resolver: who manages resolv.conf; "auto": whom onionward finds.
 
     """
 
     route: Route = "tor"
     inbound: Inbound = "link"
+    resolver: Resolver = "auto"
 
 
 class LanConfig(NamedTuple):
@@ -99,6 +103,9 @@ class TorConfig(NamedTuple):
         bootstrap_timeout: seconds to wait for a working circuit.
         network: a file of torrc lines that name another Tor network, or None for the public one.
         isolate_destinations: whether each destination gets circuits of its own, too.
+        exit_countries: where exits must be, as codes of ISO 3166; empty for anywhere.
+        exclude_exit_countries: where they must not be.
+        bridges: lines of bridges, the only relays that are contacted; empty for public ones.
 
     """
 
@@ -109,12 +116,32 @@ class TorConfig(NamedTuple):
     bootstrap_timeout: int = 180
     network: Path | None = None
     isolate_destinations: bool = False
+    exit_countries: tuple[str, ...] = ()
+    exclude_exit_countries: tuple[str, ...] = ()
+    bridges: tuple[str, ...] = ()
+
+    @property
+    def names_countries(self) -> bool:
+        """Whether tor must know in which countries relays are."""
+        return bool(self.exit_countries or self.exclude_exit_countries)
 
 
 class FirewallConfig(NamedTuple):
     """`[firewall]`: the packet filter."""
 
     backend: Backend = "auto"
+
+
+class LogConfig(NamedTuple):
+    """`[log]`: what is written to disk.
+
+    Attributes:
+        attempts: a file that gets a line for what is stopped and who tried it, or None: nothing
+            about destinations is on disk.
+
+    """
+
+    attempts: Path | None = None
 
 
 class Source(NamedTuple):
@@ -151,6 +178,7 @@ class Config:
         bypass: `[bypass]`.
         tor: `[tor]`.
         firewall: `[firewall]`.
+        log: `[log]`.
         source: where all this came from.
         network_lines: torrc lines of `tor.network`.
 
@@ -163,6 +191,7 @@ class Config:
     bypass: BypassConfig = field(default=BypassConfig())
     tor: TorConfig = field(default=TorConfig())
     firewall: FirewallConfig = field(default=FirewallConfig())
+    log: LogConfig = field(default=LogConfig())
     source: Source = field(default=Source(), compare=False)
     network_lines: tuple[str, ...] = ()
 
@@ -179,6 +208,11 @@ class Config:
     def inbound(self) -> Inbound:
         """Who may open connections to this machine; asked only where it is routed."""
         return (self.host or HostConfig()).inbound
+
+    @property
+    def resolver(self) -> Resolver:
+        """Who manages resolv.conf; asked only where this host is routed."""
+        return (self.host or HostConfig()).resolver
 
     @property
     def virtual(self) -> tuple[Network, ...]:

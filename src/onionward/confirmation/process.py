@@ -13,46 +13,26 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from onionward import background
 from onionward.errors import CommandError, LockedError, OnionwardError, StepError
 from onionward.paths import Paths
 from onionward.system import System
-from onionward.tor.process import user_of
 
-_CODE = (
-    "import sys; sys.path.insert(0, sys.argv[1]); "
-    "from onionward.confirmation.process import main; main(sys.argv[2:])"
-)
-_ROOT = str(Path(__file__).resolve().parents[2])
 _SYSTEMD = Path("/run/systemd/system")
 _LONGEST_NAP = 1.0  # a deadline can come nearer, and sleep does not count suspension
 _FIRST_RETRY, _LAST_RETRY = 5.0, 60.0
 _START_PATIENCE = 20.0
-_END_PATIENCE = 5.0
 
 
 def command(paths: Paths) -> list[str]:
-    """The command line of the process, by whose parts it is recognised."""
-    return [sys.executable, "-I", "-c", _CODE, _ROOT, str(paths.state), str(paths.runtime)]
-
-
-def is_own(pid: int, paths: Paths) -> bool:
-    """Whether a process is the helper of these paths: its arguments, and that it runs as root."""
-    try:
-        raw = Path(f"/proc/{pid}/cmdline").read_bytes()
-        arguments = raw.rstrip(b"\0").split(b"\0")
-        wanted = [os.fsencode(argument) for argument in command(paths)]
-        # the Python that started it, and where we are, may be others now
-        if arguments[1:4] != wanted[1:4] or arguments[5:7] != wanted[5:7]:
-            return False
-        return user_of(Path(f"/proc/{pid}")) == os.geteuid()
-    except OSError:
-        return False
+    """The command line of the process."""
+    places = (paths.state, paths.runtime, paths.resolv_conf)
+    return background.command("onionward.confirmation.process", *map(str, places))
 
 
 def running(paths: Paths) -> tuple[int, ...]:
     """Process ids of the helper; this process is none of them."""
-    pids = (int(name) for name in os.listdir("/proc") if name.isdecimal())  # noqa: PTH208
-    return tuple(sorted(pid for pid in pids if pid != os.getpid() and is_own(pid, paths)))
+    return background.running(command(paths))
 
 
 def start(system: System, paths: Paths) -> int:
@@ -72,7 +52,7 @@ def start(system: System, paths: Paths) -> int:
         *(f"--unit=onionward-confirm-{os.getpid()}", "--description=undo what is not confirmed"),
         *("--property=OOMScoreAdjust=-900", "--"),
     ]
-    argv = [*(service if _SYSTEMD.is_dir() else ()), *command(paths), str(paths.resolv_conf)]
+    argv = [*(service if _SYSTEMD.is_dir() else ()), *command(paths)]
     try:
         system.change(argv, timeout=_START_PATIENCE, words="start the helper of --confirm")
     except CommandError as error:
@@ -89,15 +69,8 @@ def stop(system: System, paths: Paths) -> None:
         StepError: it does not end.
 
     """
-    for number in (signal.SIGTERM, signal.SIGKILL):
-        for pid in running(paths):
-            system.kill(pid, number)
-        deadline = time.monotonic() + _END_PATIENCE
-        while (left := running(paths)) and time.monotonic() < deadline:
-            time.sleep(0.02)
-        if not left:
-            return
-    raise StepError(f"the process that undoes what is not confirmed does not end: {left[0]}")
+    for pid in running(paths):
+        background.end(system, pid, "the process that undoes what is not confirmed")
 
 
 class _Log:
@@ -155,12 +128,7 @@ def main(arguments: Sequence[str]) -> None:
     directory, runtime, resolv_conf = map(Path, arguments)
     if os.fork() > 0:
         os._exit(0)
-    os.setsid()
-    os.chdir("/")
-    nowhere = os.open(os.devnull, os.O_RDWR)
-    for descriptor in (0, 1, 2):
-        os.dup2(nowhere, descriptor)
-    os.close(nowhere)
+    background.leave_terminal()
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     syslog.openlog("onionward", syslog.LOG_PID, syslog.LOG_DAEMON)
     sys.argv = ["onionward", "undoing", "what", "is", "not", "confirmed"]

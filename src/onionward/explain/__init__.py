@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from onionward.explain import client, local
+from onionward.explain import client, local, others
 from onionward.explain.machine import machine
 from onionward.explain.packet import Outcome, Packet, State, Verdict
 from onionward.networks import Address, Network
@@ -34,7 +34,14 @@ def explain(
             without them those of the policy are taken, where adjacent ones are merged.
         state: "routed", or "blocked" while tor starts.
 
+    Raises:
+        RefusedError: somebody else sends it to this machine itself, not to a [[lan]]'s interface.
+
     """
     here = machine(policy, own, tuple(attached) or policy.link)
-    judge = local.verdict if packet.interface is None else client.verdict
-    return judge(policy, packet, here, state)
+    if packet.interface is None:
+        return local.verdict(policy, packet, here, state)
+    lan = policy.lan_of(packet.interface)
+    if lan is None:
+        return others.verdict(policy, packet, here)
+    return client.verdict(policy, packet, lan, here, state)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ipaddress
 
-from onionward.errors import RefusedError
 from onionward.explain.machine import EVERYBODY, Machine
 from onionward.explain.packet import Packet, State, Verdict
 from onionward.networks import Address, contains, holding
@@ -17,17 +16,8 @@ _NOBODY = (ipaddress.ip_network("0.0.0.0/32"), ipaddress.ip_network("::/128"))
 _DHCP6_SERVERS = ipaddress.ip_address("ff02::1:2")
 
 
-def verdict(policy: Policy, packet: Packet, machine: Machine, state: State) -> Verdict:
-    """The first answer of the rules.
-
-    Raises:
-        RefusedError: no LAN is behind the interface.
-
-    """
-    lan = policy.lan_of(packet.interface or "")
-    if lan is None:
-        known = ", ".join(lan.interface for lan in policy.lans) or "none is"
-        raise RefusedError(f"{packet.interface} is not the interface of a [[lan]]; {known}")
+def verdict(policy: Policy, packet: Packet, lan: Lan, machine: Machine, state: State) -> Verdict:
+    """The first answer of the rules; the packet has arrived at the LAN's interface."""
     return (
         _disbelieved(policy, packet, lan, machine)
         or (_redirected(policy, packet, lan, machine) if state == "routed" else None)

@@ -7,10 +7,11 @@ import ipaddress
 from onionward.explain.machine import EVERYBODY, Machine
 from onionward.explain.packet import Packet, State, Verdict
 from onionward.networks import NAME_PORTS, contains, holding
-from onionward.policy import Flow, Policy
+from onionward.policy import Endpoint, Flow, Policy
 from onionward.rules import Rule
 
 _BYPASS_PROTOCOLS = frozenset({"tcp", "udp", "icmp", "ipv6-icmp"})
+_ELSEWHERE = "tor may reach its bridges or relays only, and none of them is there"
 _LINK_LOCAL = ipaddress.ip_network("fe80::/10")
 _DHCP6 = (ipaddress.ip_network("ff02::1:2"), _LINK_LOCAL)
 
@@ -121,6 +122,8 @@ def _of_others(policy: Policy, packet: Packet, machine: Machine) -> Verdict:
         reason = f"{virtual} is where .onion names are mapped, and nothing for it leaves"
         return Verdict("dropped", reason, "wire", Rule.ONION_REFUSED)
     reason = "in clear, because this account is not routed and neither is this host"
+    if packet.uid == policy.tor_uid and not _is_relay(policy, packet):
+        return Verdict("dropped", _ELSEWHERE, "output", Rule.TOR_ELSEWHERE)
     if packet.uid == policy.tor_uid:
         reason = "the account is tor's, and this host is not routed"
     return Verdict("direct", reason, "output", Rule.UNROUTED)
@@ -136,6 +139,8 @@ def _passed(policy: Policy, packet: Packet, machine: Machine, state: State) -> V
         return Verdict("direct", reason, "output", Rule.KEPT)
     if _is_tor(policy, packet):
         leaves = not contains(machine.networks, to)
+        if leaves and not _is_relay(policy, packet):
+            return Verdict("dropped", _ELSEWHERE, "tor", Rule.TOR_ELSEWHERE)
         return Verdict("direct" if leaves else "local", _why_tor(policy), "tor", Rule.TOR)
     if policy.is_direct(packet.uid) and not contains(policy.virtual, to):
         if contains(machine.networks, to):
@@ -206,6 +211,13 @@ def _is_name_port(packet: Packet) -> bool:
 def _is_tor(policy: Policy, packet: Packet) -> bool:
     in_group = packet.from_tor or policy.tor_cgroup is None
     return packet.uid == policy.tor_uid and packet.protocol == "tcp" and in_group
+
+
+def _is_relay(policy: Policy, packet: Packet) -> bool:
+    if policy.reach is None:
+        return True
+    to = Endpoint(packet.destination, packet.port or 0)
+    return packet.protocol == "tcp" and to in policy.reach
 
 
 def _why_tor(policy: Policy) -> str:

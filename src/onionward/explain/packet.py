@@ -35,7 +35,8 @@ class Packet:
         from_tor: whether the socket was made in tor's control group.
         opens: whether it opens a connection, as the first packet of TCP does; others may belong to
             a kept one.
-        interface: where it arrives when a client of a LAN sends it, otherwise None.
+        interface: where it arrives when somebody else sends it (a client of a LAN, a container),
+            otherwise None.
         is_echo: whether it is an echo request, if it is ICMP.
         onion_name: whether it is a query for a version 3 name under .onion, bare or with one label
             before it.

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from onionward.errors import LabError
+from onionward.errors import LabError, RefusedError
 from onionward.lab import host as hosts
 from onionward.lab import machines
 from onionward.lab.lab import FILE_NAME, Lab
@@ -125,7 +125,7 @@ def destroy(system: System, name: str = "lab") -> None:
 
 def _directory(name: str) -> Path:
     if not _NAME.fullmatch(name):
-        raise LabError(
+        raise RefusedError(
             f"not a name for a lab: {name!r}", "Use up to 32 of a-z, 0-9 and '-', no '-' first."
         )
     return ROOT / name

@@ -166,6 +166,12 @@ def start_onion_services(site: Site, torrc: str) -> tuple[str, ...]:
         return ()
     site.start(_ONION, render.onion_torrc(torrc, _DATA / _ONION, site.network))
     names = [site.path(_ONION, f"service{n}", "hostname") for n in range(1, count + 1)]
+    # tor goes to the background before it has written them, when the machine is busy
+    deadline = time.monotonic() + _TIMEOUT
+    while not all(name.exists() and name.read_text().strip() for name in names):
+        if time.monotonic() > deadline:
+            raise LabError("the tor of the onion services does not write their names")
+        time.sleep(_POLL)
     return tuple(name.read_text().strip() for name in names)
 
 

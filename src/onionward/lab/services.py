@@ -3,7 +3,8 @@
 Runs alone, as `python -I -S services.py KIND=ADDRESS=PORT …`; imports nothing of the package.
 Binds everything, then goes to the background, so that an exit status of 0 means "listening".
 
-    http    GET / tells who asked, as JSON; GET /bytes/N sends N bytes of `content`
+    http    GET / tells who asked, as JSON; GET /bytes/N sends N bytes of `content`;
+            GET /api/ip says whether that is a Tor exit, in the words of check.torproject.org
     echo    TCP: sends back what comes
     udp     UDP: sends back what comes
     ticker  TCP: speaks first, one line every 0.2 s
@@ -23,6 +24,7 @@ from typing import cast
 
 _BLOCK = random.Random(0).randbytes(1 << 16)  # noqa: S311 (a test pattern)
 _LARGEST = 1 << 32
+_EXITS = ("198.18.3.", "2001:db8:3:")  # of onionward.lab.topology
 
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
@@ -68,14 +70,17 @@ async def http(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> No
             writer.write(piece)
             await writer.drain()
         return
-    page = {
-        "client": writer.get_extra_info("peername")[0],
+    asker = writer.get_extra_info("peername")[0]
+    page: dict[str, object] = {
+        "client": asker,
         "port": writer.get_extra_info("peername")[1],
         "server": writer.get_extra_info("sockname")[0],
         "host": fields.get("host", ""),
         "method": method,
         "path": path,
     }
+    if path == "/api/ip":
+        page = {"IsTor": asker.startswith(_EXITS), "IP": asker}
     body = json.dumps(page).encode() + b"\n"
     writer.write(_headers("200 OK", "application/json", len(body)))
     writer.write(body if method != "HEAD" else b"")

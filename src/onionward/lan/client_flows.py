@@ -10,24 +10,35 @@ listens any more, and the kernel answers with the reset that the client must bel
 from __future__ import annotations
 
 import os
+import re
 import struct
 import time
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any
 
 from onionward.errors import CommandError
 from onionward.policy import Flow
+from onionward.render.nftables.flow_memory import MOST
+from onionward.render.nftables.marks import MARK_CLIENT
 from onionward.tables import TABLE
 
 if TYPE_CHECKING:
+    from onionward.backend import PacketFilter
     from onionward.networks import Address
     from onionward.system import System
 
-_PATIENCE = 1.5  # seconds; one that does not answer by then is asleep, or away
-_ROUND = 0.55  # a client repeats such an answer after half a second (tcp_invalid_ratelimit)
+_ROUNDS = 4  # who has not answered after these is asleep, or away
+_ROUND = (
+    0.55  # seconds; a client repeats such an answer after half a second (tcp_invalid_ratelimit)
+)
 _LOOK = 0.05
 _SYN_ACK = 0x12
 _TCP = 6
+_TRACKED = re.compile(
+    r"^tcp +6 \d+ (\w+) src=(\S+) dst=(\S+) sport=(\d+) dport=(\d+)", re.MULTILINE
+)
+# begun with a packet that is yet to come, or over at the client
+_NOT_OPEN = frozenset({"SYN_SENT", "SYN_RECV", "TIME_WAIT", "CLOSE"})
 
 
 def remembered(system: System) -> tuple[Flow, ...]:
@@ -44,6 +55,20 @@ def remembered(system: System) -> tuple[Flow, ...]:
     return tuple(found)
 
 
+def remember(system: System, flows: Iterable[Flow]) -> None:
+    """Add connections to what the rules know."""
+    by_version: dict[int, list[str]] = {}
+    for f in flows:
+        element = f"{f.peer} . {f.peer_port} . {f.local} . {f.local_port}"
+        by_version.setdefault(f.peer.version, []).append(element)
+    text = "".join(
+        f"add element {' '.join(TABLE)} client_flows{version} {{ {', '.join(elements)} }}\n"
+        for version, elements in by_version.items()
+    )
+    words = f"nft -f -  # {sum(map(len, by_version.values()))} connections of clients"
+    system.change(["nft", "-f", "-"], stdin=text, words=words)
+
+
 def parse(shown: str) -> tuple[Flow, ...]:
     """The elements of such a set, as `nft -j` prints it."""
     import ipaddress
@@ -58,26 +83,60 @@ def parse(shown: str) -> tuple[Flow, ...]:
     return tuple(found)
 
 
-def end(system: System, stamp: int) -> tuple[Flow, ...]:
+def catch_up(system: System, rules: PacketFilter[Any]) -> None:
+    """Remember connections that began when the rules were being replaced.
+
+    The new rules were written before, and see nothing of a client that is silent since; connection
+    tracking has it.
+    """
+    known = frozenset(rules.client_flows(system))
+    missing: list[Flow] = []
+    for version in (4, 6):
+        show = ["conntrack", "-L", "-f", f"ipv{version}", "-p", "tcp", "-m", str(MARK_CLIENT)]
+        tracked = parse_tracked(system.query(show))
+        room = MOST - sum(flow.peer.version == version for flow in known)
+        missing += [flow for flow in tracked if flow not in known][:room]
+    if missing:
+        rules.remember(system, missing)
+
+
+def parse_tracked(shown: str) -> tuple[Flow, ...]:
+    """Connections that a client may hold, as conntrack(8) lists them: its own tuple comes first."""
+    import ipaddress
+
+    found = []
+    for entry in _TRACKED.finditer(shown):
+        state, client, destination, client_port, port = entry.groups()
+        if state not in _NOT_OPEN:
+            peer, local = ipaddress.ip_address(client), ipaddress.ip_address(destination)
+            found.append(Flow(peer, int(client_port), local, int(port)))
+    return tuple(found)
+
+
+def end(
+    system: System, known: Callable[[System], tuple[Flow, ...]], stamp: int
+) -> tuple[Flow, ...]:
     """Have the kernel reset every client's end; tor must be stopped, and the rules in force.
 
     Args:
         system: the seam.
+        known: reads the connections that the rules remember.
         stamp: the packet mark by which the rules know what is ours.
 
     Returns:
         Connections whose client has not answered.
 
     """
-    left = remembered(system)
-    begun = time.monotonic()
-    provoked = begun - _ROUND
-    while left and time.monotonic() - begun < _PATIENCE:
-        if time.monotonic() - provoked >= _ROUND:
-            provoked = time.monotonic()
-            provoke(system, left, stamp)
-        time.sleep(_LOOK)
-        left = remembered(system)
+    left = known(system)
+    for _ in range(_ROUNDS):
+        if not left:
+            break
+        provoke(system, left, stamp)
+        # rounds are counted, not seconds: on a busy machine a look may take longer than a round
+        over = time.monotonic() + _ROUND
+        while left and time.monotonic() < over:
+            time.sleep(_LOOK)
+            left = known(system)
     return left
 
 

@@ -15,7 +15,7 @@ from onionward.facts import find_account
 from onionward.lan import dhcp
 from onionward.paths import PATHS, Paths
 from onionward.system import System, temporary_name
-from onionward.tor.process import is_suspended, user_of
+from onionward.tor.process import is_of_this_machine, is_suspended, user_of
 
 if TYPE_CHECKING:
     from onionward.facts import Account
@@ -110,7 +110,7 @@ def is_own(pid: int, config: Path) -> bool:
         raw = (process / "cmdline").read_bytes()
         if raw.rstrip(b"\0").split(b"\0") != [os.fsencode(a) for a in command(config)]:
             return False
-        return user_of(process) in _trusted()
+        return is_of_this_machine(pid) and user_of(process) in _trusted()
     except OSError:
         return False
 

@@ -19,8 +19,8 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from onionward.leaks.model import Account, Attempt, Probe, Targets
-from onionward.leaks.tools import owned_by
+from onionward.leaks.model import FIRST_NUMBER, Account, Attempt, Probe, Targets
+from onionward.leaks.settings import owned_by
 from onionward.leaks.vectors import CATALOGUE, number_of
 
 _REFUSALS = frozenset(
@@ -51,11 +51,11 @@ def outcome(error: Exception | None) -> str:
 
 
 def become(account: str) -> None:
-    """Give up root for good; the supplementary groups go first."""
+    """Give up root for good, and have the account's groups; those go first."""
     # needed for socket addresses, and loaded from where the account may not be able to read
     codecs.lookup("idna")
     entry = pwd.getpwnam(account)
-    os.setgroups([])
+    os.initgroups(account, entry.pw_gid)
     os.setresgid(entry.pw_gid, entry.pw_gid, entry.pw_gid)
     os.setresuid(entry.pw_uid, entry.pw_uid, entry.pw_uid)
 
@@ -109,19 +109,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--account", help="run as this account whatever the vectors say")
     parser.add_argument("--owner", help="keep the rights, but open sockets as this account")
     parser.add_argument("--cgroup", type=Path, help="enter this control group first")
+    parser.add_argument("--first", type=int, default=FIRST_NUMBER, help="lowest number to use")
     options = parser.parse_args(argv)
 
     targets = Targets.from_json(options.targets)
     chosen = [CATALOGUE[name] for name in options.ids]
     accounts = {vector.account for vector in chosen}
-    if len(accounts) != 1:
+    if len(accounts) != 1 and not options.account:
         parser.error("vectors of several accounts")
     probes: list[tuple[str, Probe, Attempt]] = []
     for vector in chosen:
         probe = vector.serve if options.serve else vector.probe
         if probe is None:
             parser.error(f"{vector.id} has nothing to serve")
-        probes.append((vector.id, probe, Attempt(targets, number_of(vector.id))))
+        number = number_of(vector.id, options.first)
+        probes.append((vector.id, probe, Attempt(targets, number)))
 
     if options.cgroup:
         (options.cgroup / "cgroup.procs").write_text(str(os.getpid()))

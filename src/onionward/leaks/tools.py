@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import codecs
 import contextlib
-import ctypes
 import os
-import pwd
 import select
 import socket
 import struct
-import subprocess
-import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 from onionward.leaks import packets
-from onionward.leaks.model import Attempt, Probe, Sees
+from onionward.leaks.model import Attempt, Probe
 
 Option = Callable[[socket.socket, Attempt], None]
 Build = Callable[[Attempt], bytes]
@@ -35,61 +29,6 @@ PACKET_QDISC_BYPASS = 20
 SOL_PACKET = 263
 
 _ANSWER_SECONDS = 0.25
-_LIBC = ctypes.CDLL(None, use_errno=True)
-
-
-# -- what people see on the wire -------------------------------------------------------------------
-
-_TCP_DATA = "((tcp[12] & 0xf0) >> 2)"
-
-SEES_TCP = "tcp and src port {n}"
-SEES_LETTER = f"{SEES_TCP} and tcp[{_TCP_DATA}:2] = {{n}}"
-SEES_LETTER6 = "ip6[6] = 6 and ip6[40:2] = {n} and ip6[53] & 8 != 0"
-SEES_UDP = "udp and src port {n}"
-SEES_PING4 = "icmp[0] = 8 and icmp[4:2] = {n}"
-SEES_PING6 = "icmp6 and ip6[40] = 128 and ip6[44:2] = {n}"
-
-
-def sees_payload4(protocol: int) -> str:
-    """An IPv4 packet of that protocol whose payload begins with the number."""
-    return f"ip proto {protocol} and ip[20:2] = {{n}}"
-
-
-def sees_payload6(protocol: int) -> str:
-    """An IPv6 packet of that protocol whose payload begins with the number."""
-    return f"ip6 and ip6[6] = {protocol} and ip6[40:2] = {{n}}"
-
-
-def sees_asked(*, before: bytes = b"", upper: bool = False, over: str = "udp") -> Sees:
-    """A query for the attempt's name, whoever sends it.
-
-    Args:
-        before: what stands in the question before the label that begins with the number's name.
-        upper: whether the letters are upper case.
-        over: "udp", "udp6" (UDP over IPv6), or "tcp".
-
-    """
-
-    def sees(attempt: Attempt) -> str:
-        label = attempt.name.split(".")[0].encode()
-        text = label.upper() if upper else label
-        # the header of the query, and the length of the label
-        start = 12 + len(before) + 1
-        match over:
-            case "udp":
-                query, layer, place = "udp dst port 53", "udp", f"{8 + start}"
-            case "udp6":
-                query, layer, place = "ip6[6] = 17 and ip6[42:2] = 53", "ip6", f"{48 + start}"
-            case _:
-                # two bytes tell the length (RFC 1035, 4.2.2)
-                query, layer, place = "tcp dst port 53", "tcp", f"{_TCP_DATA} + {2 + start}"
-        words = [
-            f"{layer}[{place} + {at}:{size}] = {int.from_bytes(text[at : at + size], 'big'):#x}"
-            for at, size in ((0, 4), (4, 4), (8, 2), (10, 1))
-        ]
-        return " and ".join([query, *words])
-
-    return sees
 
 
 # -- options of sockets ----------------------------------------------------------------------------
@@ -343,103 +282,3 @@ def from_wire(*builds: Build) -> Probe:
             )
 
     return probe
-
-
-# -- the machine -----------------------------------------------------------------------------------
-
-
-@contextlib.contextmanager
-def owned_by(account: str) -> Iterator[None]:
-    """Open sockets in that account's name while keeping root's rights.
-
-    This is what a program with file capabilities, or one that was passed a socket, looks like to
-    the packet filter.
-    """
-    # needed for socket addresses, and loaded from where the account may not be able to read
-    codecs.lookup("idna")
-    before = _LIBC.setfsuid(pwd.getpwnam(account).pw_uid)
-    try:
-        yield
-    finally:
-        _LIBC.setfsuid(before)
-
-
-def run(*argv: str, stdin: str = "") -> str:
-    """Run a tool of the system; the attempt fails as broken when it does."""
-    done = subprocess.run(
-        argv, input=stdin, capture_output=True, text=True, timeout=10, check=False
-    )
-    if done.returncode:
-        raise RuntimeError(f"{' '.join(argv)}: {done.stderr.strip()}")
-    return done.stdout
-
-
-def ip_batch(*lines: str) -> None:
-    """Run several `ip` commands."""
-    run("ip", "-batch", "-", stdin="\n".join(lines) + "\n")
-
-
-_BUSY_SECONDS = 5.0
-
-
-@contextlib.contextmanager
-def device(name: str, *lines: str) -> Iterator[None]:
-    """Create a device with these `ip` commands; it is deleted afterwards.
-
-    A macvlan goes some time after the namespace it was in, and keeps its parent busy until then.
-    """
-    deadline = time.monotonic() + _BUSY_SECONDS
-    while True:
-        try:
-            ip_batch(*lines)
-            break
-        except RuntimeError as error:
-            with contextlib.suppress(RuntimeError):
-                run("ip", "link", "delete", name)
-            if "resource busy" not in str(error) or time.monotonic() > deadline:
-                raise
-        time.sleep(0.05)
-    try:
-        yield
-    finally:
-        # the other end of a veth may have gone with its namespace, and this one with it
-        with contextlib.suppress(RuntimeError):
-            run("ip", "link", "delete", name)
-
-
-@contextlib.contextmanager
-def sysctl(name: str, value: str) -> Iterator[None]:
-    """Set a kernel parameter of this network namespace; it is put back afterwards."""
-    path = Path("/proc/sys") / name
-    before = path.read_text()
-    path.write_text(value)
-    try:
-        yield
-    finally:
-        path.write_text(before)
-
-
-@contextlib.contextmanager
-def foreign_table(family: str, name: str, rules: str) -> Iterator[None]:
-    """Load somebody else's nftables table; it is deleted afterwards."""
-    run("nft", "-f", "-", stdin=f"table {family} {name} {{\n{rules}\n}}\n")
-    try:
-        yield
-    finally:
-        run("nft", "delete", "table", family, name)
-
-
-def new_network() -> None:
-    """Give the calling process a network namespace of its own."""
-    _unshare(0x40000000)
-
-
-def new_user_namespace() -> None:
-    """Give the calling process a user namespace of its own, in which it may do everything."""
-    _unshare(0x10000000)
-
-
-def _unshare(what: int) -> None:
-    if _LIBC.unshare(what):
-        code = ctypes.get_errno()
-        raise OSError(code, os.strerror(code))

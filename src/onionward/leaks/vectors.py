@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from itertools import chain
 from types import MappingProxyType
 
 from onionward.leaks.model import FIRST_NUMBER, Vector
@@ -38,28 +39,31 @@ def catalogue(vectors: Iterable[Vector]) -> Mapping[str, Vector]:
     return MappingProxyType(found)
 
 
-CATALOGUE: Mapping[str, Vector] = catalogue(
-    (
-        *plain.VECTORS,
-        *names.VECTORS,
-        *device.VECTORS,
-        *raw.VECTORS,
-        *link.VECTORS,
-        *stacked.VECTORS,
-        *inbound.VECTORS,
-        *forward.VECTORS,
-        *identity.VECTORS,
-        *foreign.VECTORS,
-        *flows.VECTORS,
-        *accounts.VECTORS,
-        *onion_names.VECTORS,
-        *onion_addresses.VECTORS,
-    )
+THEMES: Mapping[str, tuple[Vector, ...]] = MappingProxyType(
+    {
+        "ordinary sockets": plain.VECTORS,
+        "names": names.VECTORS,
+        "sockets that choose device, source or mark": device.VECTORS,
+        "packets made by hand": raw.VECTORS,
+        "frames, and what asks the link": link.VECTORS,
+        "devices on the uplink, groups, copies": stacked.VECTORS,
+        "from the wire": inbound.VECTORS,
+        "containers, tunnels": forward.VECTORS,
+        "tor's account": identity.VECTORS,
+        "rules of others": foreign.VECTORS,
+        "flows that outlive something": flows.VECTORS,
+        "programs of an account": accounts.VECTORS,
+        "names under .onion": onion_names.VECTORS,
+        "addresses of .onion names": onion_addresses.VECTORS,
+    }
 )
+"""The vectors under headings for people."""
 
-_NUMBERS = {name: FIRST_NUMBER + index for index, name in enumerate(CATALOGUE)}
+CATALOGUE: Mapping[str, Vector] = catalogue(chain.from_iterable(THEMES.values()))
+
+_PLACES = {name: index for index, name in enumerate(CATALOGUE)}
 
 
-def number_of(name: str) -> int:
-    """The number by which a vector's packets are recognised."""
-    return _NUMBERS[name]
+def number_of(name: str, first: int = FIRST_NUMBER) -> int:
+    """The number by which a vector's packets are recognised; `first` is the lowest of all."""
+    return first + _PLACES[name]

@@ -16,9 +16,11 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from onionward.errors import LabError
 from onionward.leaks.packets import UNSPECIFIED4
+from onionward.system import DIES_WITH_US
 
 _READY_SECONDS = 10.0
 _DRAIN_SECONDS = 10.0
@@ -186,15 +188,29 @@ class Witness:
         device: the end of the wire that leads to the host.
         directory: where capture files are written.
         namespace: a process in the network namespace of that device; None for one's own.
+        enter: what else leads to where the device is, instead; a command up to its `--`.
+        direction: "in" at the far end of the wire, "out" at the machine's own.
+        longest: bytes of a frame that are kept; 0 for all.
 
     """
 
-    def __init__(self, device: str, directory: Path, *, namespace: int | None = None) -> None:
+    def __init__(
+        self,
+        device: str,
+        directory: Path,
+        *,
+        namespace: int | None = None,
+        enter: Sequence[str] = (),
+        direction: Literal["in", "out"] = "in",
+        longest: int = 0,
+    ) -> None:
         self._device = device
         self._directory = directory
-        self._enter: Sequence[str] = (
-            () if namespace is None else ("nsenter", f"--net=/proc/{namespace}/ns/net", "--")
-        )
+        self._enter = tuple(enter)
+        if namespace is not None:
+            self._enter = ("nsenter", f"--net=/proc/{namespace}/ns/net", "--")
+        self._direction = direction
+        self._longest = longest
         self._taken = 0
 
     @contextlib.contextmanager
@@ -208,7 +224,8 @@ class Witness:
         self._taken += 1
         path = self._directory / f"{name}-{self._taken}.pcap"
         log = path.with_suffix(".log")
-        argv = [*self._enter, "tcpdump", "-i", self._device, "-Q", "in", "-n", "-U", "-Z", "root"]
+        argv = [*DIES_WITH_US, *self._enter, "tcpdump", "-i", self._device]
+        argv += ["-Q", self._direction, "-s", str(self._longest), "-n", "-U", "-Z", "root"]
         argv += ["--immediate-mode", "-B", "65536", "-w", str(path)]
         with log.open("w") as words:
             process = subprocess.Popen(

@@ -6,28 +6,27 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from onionward import applied, confirmation, flows, state
-from onionward.backend import nftables as backend
+from onionward import applied, backend, confirmation, flows, state
+from onionward import limits as known_limits
 from onionward.config.values import Config
 from onionward.confirmation import process as confirm_process
 from onionward.describe import scopes
-from onionward.dns import file as resolver
-from onionward.errors import ConfigError, OnionwardError, RefusedError, StepError
+from onionward.dns import host as resolver
+from onionward.errors import CommandError, ConfigError, OnionwardError, RefusedError, StepError
 from onionward.facts import Account, Facts
+from onionward.guard import process as guard
 from onionward.lifecycle import surroundings
-from onionward.lifecycle.deactivation import at_work, state_now, undo_everything
+from onionward.lifecycle.deactivation import at_work, load_journal, state_now, undo_everything
 from onionward.lifecycle.reporter import Reporter, words_of
 from onionward.lifecycle.surroundings import Surrounding
 from onionward.lifecycle.validation import refuse_to_cut_ssh, validate, ways_around
-from onionward.paths import Paths
+from onionward.paths import OF_RUNS, Paths
 from onionward.policy import ControlGroup, Flow, Policy, derive
-from onionward.render import nftables as render
-from onionward.render.resolver import resolv_conf
-from onionward.render.torrc import torrc
+from onionward.render.torrc import relays, torrc
 from onionward.state import Journal
-from onionward.system import System, at_once
+from onionward.system import System, at_once, find_tool
 from onionward.tor import account as tor_account
 from onionward.tor import process as tor_process
 
@@ -40,6 +39,7 @@ class Request(NamedTuple):
         accept_cut: go on though the SSH session it was typed in will be cut.
         create_users: create accounts that the configuration names and that do not exist.
         confirm: undo it after so many seconds unless `onionward confirm` comes; None: it stays.
+        resolver: who manages resolv.conf, whatever the configuration says; "": as it says.
 
     """
 
@@ -47,6 +47,7 @@ class Request(NamedTuple):
     accept_cut: bool = False
     create_users: bool = False
     confirm: int | None = None
+    resolver: str = ""
 
 
 def up(system: System, request: Request, paths: Paths, report: Reporter) -> Journal:
@@ -58,14 +59,14 @@ def up(system: System, request: Request, paths: Paths, report: Reporter) -> Jour
 
     """
     if os.geteuid() != 0:
-        validate(system, request.config, paths, create_users=request.create_users)
+        _validate(system, request, paths)
     with at_work(system, paths, report):
         return up_under_lock(system, request, paths, report)
 
 
 def up_under_lock(system: System, request: Request, paths: Paths, report: Reporter) -> Journal:
     """As `up`, for whoever holds the lock already."""
-    previous = state.load(paths)
+    previous = load_journal(system, paths)
     facts, limits, since_boot = _look(system, request, paths)
     if not request.accept_cut:
         refuse_to_cut_ssh(request.config, facts)
@@ -80,21 +81,28 @@ def up_under_lock(system: System, request: Request, paths: Paths, report: Report
     for limit in limits:
         report.warn(limit)
     _look_at_boot(request.config, facts, report)
-    activation = _Activation(system, request, paths, report, facts, previous, since_boot=since_boot)
+    activation = _Activation(
+        system, request, paths, report, facts, previous, limits=limits, since_boot=since_boot
+    )
     return activation.run()
+
+
+def _validate(system: System, request: Request, paths: Paths) -> tuple[Facts, tuple[str, ...]]:
+    return validate(
+        system,
+        request.config,
+        paths,
+        create_users=request.create_users,
+        resolver=request.resolver,
+    )
 
 
 def _look(system: System, request: Request, paths: Paths) -> tuple[Facts, tuple[str, ...], bool]:
     """Validate, and see whether the machine is blocked since its boot."""
-    validated: list[tuple[Facts, tuple[str, ...]]] = []
-    since_boot: list[bool] = []
-    at_once(
-        lambda: validated.append(
-            validate(system, request.config, paths, create_users=request.create_users)
-        ),
-        lambda: since_boot.append(backend.blocked_since_boot(system)),
+    validated, since_boot = at_once(
+        lambda: _validate(system, request, paths), lambda: backend.blocked_since_boot(system)
     )
-    return *validated[0], since_boot[0]
+    return *validated, since_boot
 
 
 def _look_at_boot(config: Config, facts: Facts, report: Reporter) -> None:
@@ -122,9 +130,11 @@ class _Activation:
         facts: Facts,
         previous: Journal | None,
         *,
+        limits: tuple[str, ...],
         since_boot: bool,
     ) -> None:
         self._system = system
+        self._limits = limits
         self._config = request.config
         self._paths = paths
         self._report = report
@@ -132,12 +142,15 @@ class _Activation:
         self._previous = previous
         self._was_on = previous is not None
         self._confirm = request.confirm
+        self._resolver = request.resolver
         self._since_boot = since_boot
+        self._filter = backend.chosen(request.config)
         self._journal = previous or Journal(
             state="blocked",
             since=0.0,
             instance=os.urandom(4).hex(),
             stamp=int.from_bytes(os.urandom(4)) | 1,
+            filters=[self._filter.NAME],
         )
         self._own = facts.addresses
 
@@ -221,7 +234,8 @@ class _Activation:
         policy = without_kept.keeping(
             flows.kept(self._system, without_kept, self._own), self._client_flows(before)
         )
-        text = torrc(policy, self._paths, account=account.name, network=self._config.network_lines)
+        lines = relays(self._config, self._facts.installed)
+        text = torrc(policy, self._paths, account=account.name, network=lines)
         fingerprint = backend.fingerprint(text)
         around = surroundings.of(
             self._system, self._paths, self._config, policy, self._facts, account
@@ -232,6 +246,7 @@ class _Activation:
             self._expect(after)
             self._surround(first)
             digest = self._load(policy)
+            self._guard(policy)
             if before.lacks(after):
                 flows.cut_from_before(self._system, policy, self._own, before)
             self._put_back(policy, around)
@@ -240,21 +255,23 @@ class _Activation:
         else:
             self._expect(after)
             self._block(policy)
+            self._guard(policy)
             self._put_back(policy, around)
             self._surround(first)
             self._start_tor(account, text, fingerprint)
             self._surround(later)
             self._resolve(policy)
-            digest = self._load(policy)
+            digest = self._load(policy.keeping(policy.kept, self._client_flows(before)))
         flows.forget_resolver_flows(self._system)
         self._enter("routed", policy, digest)
+        guard.settle(self._system, self._paths)
         self._report.step(f"routed: {'; '.join(scopes(policy))}")
         return self._journal
 
     def _reach_before(self) -> flows.Reach | None:
         """What is routed now; None when nothing is."""
         noted = self._journal.undo.get("rules")
-        if noted is None or not backend.any_table(self._system):
+        if noted is None or not backend.any_table(self._system, backend.noted(self._journal)):
             return None
         return flows.Reach.from_json(noted)
 
@@ -262,9 +279,7 @@ class _Activation:
         """What the rules know of clients, which the next rules must not forget."""
         if before is None or not before.lans:
             return ()
-        from onionward.lan import client_flows
-
-        return client_flows.remembered(self._system)
+        return backend.in_force(self._journal).client_flows(self._system)
 
     def _give_up(self, before: flows.Reach) -> None:
         """Cut what goes through tor, as `down` does it: the rest of it would be sent in clear."""
@@ -275,7 +290,8 @@ class _Activation:
         if before.lans:
             from onionward.lan import client_flows
 
-            client_flows.end(self._system, self._journal.stamp)
+            remembered = backend.in_force(self._journal).client_flows
+            client_flows.end(self._system, remembered, self._journal.stamp)
         self._report.step("cut: connections through Tor, because not everything stays routed")
 
     def _expect(self, after: flows.Reach) -> None:
@@ -283,16 +299,41 @@ class _Activation:
         if not self._paths.state.is_dir():
             self._system.make_directory(self._paths.state, mode=0o711)
         rules = after.to_json()
-        if self._journal.undo.get("rules") != rules:
+        others = [name for name in self._journal.filters if name != self._filter.NAME]
+        filters = [*others, self._filter.NAME]
+        if self._journal.undo.get("rules") != rules or self._journal.filters != filters:
             undo = {**self._journal.undo, "rules": rules}
             # not as it was, and not finished
-            self._journal = replace(self._journal, state="blocked", undo=undo)
+            self._journal = replace(self._journal, state="blocked", undo=undo, filters=filters)
             state.save(self._system, self._paths, self._journal)
 
+    def _remove_others(self) -> None:
+        """Remove what another packet filter holds, now that this one blocks."""
+        for other in backend.noted(self._journal)[:-1]:
+            other.remove_tables(self._system)
+        self._journal = replace(self._journal, filters=[self._filter.NAME])
+
     def _load(self, policy: Policy) -> str:
-        ruleset = render.route(policy)
-        backend.apply(self._system, ruleset)
-        return backend.verify(self._system, ruleset)
+        return self._apply(self._filter.route(policy))
+
+    def _apply(self, ruleset: Any) -> str:
+        # for the guard, should others remove them
+        self._system.write_file(self._paths.rules, self._filter.text(ruleset), mode=0o600)
+        self._filter.apply(self._system, ruleset)
+        if self._was_on and self._journal.undo["rules"]["lans"]:
+            from onionward.lan import client_flows
+
+            client_flows.catch_up(self._system, self._filter)
+        return self._filter.verify(self._system, ruleset)
+
+    def _guard(self, policy: Policy) -> None:
+        """Have a guard with rules of its own for what is routed now."""
+        from onionward.render.nftables import lock
+
+        self._note("guard", {})
+        has_nft = find_tool("nft") is not None
+        document = lock.document(policy, self._config.log.attempts) if has_nft else lock.NOTHING
+        guard.ensure(self._system, self._paths, document)
 
     def _enter(self, entered: state.State, policy: Policy, digest: str) -> None:
         """Write down which rules are in force."""
@@ -301,6 +342,7 @@ class _Activation:
         )
         if entered == "routed":
             applied.save(self._system, self._paths, self._config)
+            known_limits.save(self._system, self._paths, self._limits)
             if self._confirm is not None:
                 journal = confirmation.renewed(journal, self._confirm)
         self._journal = state.entered(journal, entered, digest)
@@ -312,7 +354,8 @@ class _Activation:
             self._journal.state == "routed"
             and self._journal.torrc == fingerprint
             and self._tor_works()
-            and backend.read(self._system) is not None
+            and self._journal.filters == [self._filter.NAME]
+            and self._filter.read(self._system) is not None
         )
 
     def _tor_works(self) -> bool:
@@ -334,9 +377,8 @@ class _Activation:
         if cgroup is not None:
             # nft resolves the group when the rules are loaded, so it must exist by then
             self._system.make_directory(cgroup)
-        block = render.block(policy)
-        backend.apply(self._system, block)
-        digest = backend.verify(self._system, block)
+        digest = self._apply(self._filter.block(policy))
+        self._remove_others()
         self._journal = replace(self._journal, torrc="")
         self._enter("blocked", policy, digest)
         self._report.step(f"blocked: {_blocked_words(policy)}")
@@ -344,8 +386,10 @@ class _Activation:
 
     def _start_tor(self, account: Account, text: str, fingerprint: str) -> None:
         tor_process.stop(self._system, self._paths, None)
+        # it has the data that this one wants; who runs something is served by this one then
+        tor_process.stop(self._system, OF_RUNS, None)
         tor_process.start(self._system, text, self._paths, account, self._cgroup())
-        self._bootstrap()
+        self._bootstrap(account.uid)
         self._journal = replace(self._journal, torrc=fingerprint)
         state.save(self._system, self._paths, self._journal)
 
@@ -355,7 +399,7 @@ class _Activation:
         In the order of `down`, when rules for what is routed now are in force.
         """
         if policy.route != "tor" and (saved := self._journal.undo.get("resolver")) is not None:
-            self._tell(resolver.restore(self._system, self._paths.resolv_conf, saved))
+            self._tell(resolver.restore(self._system, saved, self._paths))
             self._forget("resolver")
             state.save(self._system, self._paths, self._journal)
         for surrounding in reversed(around):
@@ -390,30 +434,46 @@ class _Activation:
         if note:
             self._report.warn(note)
 
-    def _bootstrap(self) -> None:
-        from onionward.tor import control
+    def _bootstrap(self, uid: int) -> None:
+        from onionward.foreign_rules import trace
+        from onionward.tor import control, exits
+
+        def stopping() -> str:
+            exits.refuse_none(self._paths, self._config.tor)
+            try:
+                words = trace.words(trace.stopped(self._system, uid))
+            except CommandError:
+                # tor's own reason is the better one
+                return ""
+            if words:
+                self._report.warn(f"tor does not get on; {words}")
+            return words
 
         control.wait_for_circuits(
             self._paths,
             self._config.tor.bootstrap_timeout,
             lambda phase: self._report.bootstrap(phase.percent, phase.words()),
             lambda: bool(tor_process.running(self._paths)),
+            stopping,
         )
 
     def _resolve(self, policy: Policy) -> None:
-        path = self._paths.resolv_conf
         if policy.route != "tor":
             return
         saved = self._journal.undo.get("resolver")
-        if saved is not None:
-            if resolver.is_ours(path, saved):
-                return
-            # somebody has written it since: what returns later is theirs
+        # what was asked for holds until `down`
+        asked = self._resolver or (saved["asked"] if saved else "")
+        wanted = asked or self._config.resolver
+        if saved is not None and resolver.is_stale(self._system, saved, wanted, self._paths):
+            self._tell(resolver.restore(self._system, saved, self._paths))
             self._forget("resolver")
-        saved = resolver.survey(self._system, path, resolv_conf())
-        self._note("resolver", saved)
-        resolver.replace(self._system, path, saved)
-        self._report.step(f"{path} points to Tor")
+            saved = None
+        found = resolver.survey(self._system, wanted, saved, self._paths, asked=asked)
+        if found != saved:
+            self._journal = replace(self._journal, undo={**self._journal.undo, "resolver": found})
+            state.save(self._system, self._paths, self._journal)
+        if resolver.apply(self._system, found, self._paths):
+            self._report.step(resolver.words(found, self._paths))
 
     def _recover(self, error: BaseException) -> StepError:
         words, hint = words_of(error)
@@ -424,8 +484,8 @@ class _Activation:
             return StepError(words, hint)
         if self._was_on:
             return StepError(
-                f"{words}\n  The machine is {state_now(self._system)}. It was on before, so "
-                f"nothing has been opened.{self._way_back()}",
+                f"{words}\n  The machine is {state_now(self._system, self._journal)}. It was on "
+                f"before, so nothing has been opened.{self._way_back()}",
                 hint or "repeat `onionward up`, or open it with `onionward down`",
             )
         if state.load(self._paths) is None:

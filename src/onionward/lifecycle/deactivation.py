@@ -8,17 +8,16 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from onionward import applied, flows, state
-from onionward.backend import nftables as backend
+from onionward import applied, backend, flows, saved_rulesets, state
 from onionward.confirmation import process as confirm_process
-from onionward.dns import file as resolver
+from onionward.dns import host as resolver
 from onionward.errors import JournalError, StepError
 from onionward.facts import own_addresses
+from onionward.guard import process as guard
 from onionward.lifecycle import leftovers, surroundings
 from onionward.lifecycle.reporter import Reporter, words_of
 from onionward.paths import Paths
 from onionward.render.nftables.flow_memory import MOST
-from onionward.render.resolver import resolv_conf
 from onionward.state import Journal
 from onionward.system import System, temporary_name
 from onionward.tor import process as tor_process
@@ -27,8 +26,20 @@ T = TypeVar("T")
 
 
 @contextlib.contextmanager
-def at_work(system: System, paths: Paths, report: Reporter) -> Iterator[None]:
-    """Hold the lock; its directory goes when the machine is off, whatever has been refused."""
+def at_work(
+    system: System, paths: Paths, report: Reporter, *, first: bool = True
+) -> Iterator[None]:
+    """Hold the lock; its directory goes when the machine is off, whatever has been refused.
+
+    Args:
+        system: the seam.
+        paths: where things are.
+        report: told who is waited for.
+        first: whether the guard is to give way, which may be waiting for tor for minutes.
+
+    """
+    if first:
+        guard.make_way(system, paths)
     with state.locked(system, paths, tell=report.step):
         try:
             yield
@@ -56,30 +67,59 @@ def down(system: System, paths: Paths, report: Reporter, *, force: bool = False)
     """
     with at_work(system, paths, report):
         journal = _journal_or_empty(system, paths, force=force)
+        saved = _take_out_saved(system, report)
         if journal is None:
             journal = _recognised(system, paths)
             if not (backend.blocked_since_boot(system) or leftovers.of_nobody(system, paths)):
-                return False
+                if lost := resolver.lost_original(paths):
+                    report.warn(lost)
+                return saved
         try:
             undo_everything(system, paths, journal, report, force=force)
         except KeyboardInterrupt:
             raise StepError(
-                f"interrupted; the machine is {state_now(system)}",
+                f"interrupted; the machine is {state_now(system, journal)}",
                 "repeat `onionward down`: it goes on from here",
             ) from None
         return True
 
 
-def state_now(system: System) -> str:
-    """What holds at this moment, in words."""
-    if backend.read(system) is None and not backend.blocked_since_boot(system):
+def _take_out_saved(system: System, report: Reporter) -> bool:
+    """Let no file of others bring our rules back; returns whether one would have."""
+    outcomes = saved_rulesets.take_out(system)
+    for words, done in outcomes:
+        (report.step if done else report.warn)(words)
+    return bool(outcomes)
+
+
+def state_now(system: System, journal: Journal | None) -> str:
+    """What holds at this moment, in words; without a journal, by what the machine has."""
+    filters = backend.present(system) if journal is None else backend.noted(journal)
+    held = any(one.read(system) is not None for one in filters)
+    if not held and backend.is_guarded(system):
+        return "blocked by the guard's rules alone, the others are gone"
+    if not held and not backend.blocked_since_boot(system):
         return "open: the rules are gone, traffic leaves in clear"
     return "still protected by the rules in force"
 
 
-def _journal_or_empty(system: System, paths: Paths, *, force: bool) -> Journal | None:
+def load_journal(system: System, paths: Paths) -> Journal | None:
+    """The journal; when it is none that can be used, the error says what state the machine is in.
+
+    Raises:
+        JournalError: it is damaged.
+
+    """
     try:
         return state.load(paths)
+    except JournalError as error:
+        message = f"{error.message}\n  The machine is {state_now(system, None)}."
+        raise JournalError(message, error.hint) from error
+
+
+def _journal_or_empty(system: System, paths: Paths, *, force: bool) -> Journal | None:
+    try:
+        return load_journal(system, paths)
     except JournalError:
         if not force:
             raise
@@ -94,12 +134,10 @@ def _recognised(system: System, paths: Paths) -> Journal:
     undo |= surroundings.recognised(system, paths)
     forwarder = undo.get("onion", {"saved": {"forwarder": None}})["saved"]["forwarder"]
     # the original that waits is either's
-    if (
-        forwarder is None
-        and (saved := resolver.recognise(paths.resolv_conf, resolv_conf())) is not None
-    ):
+    if forwarder is None and (saved := resolver.recognise(paths)) is not None:
         undo["resolver"] = saved
-    return Journal(state="blocked", since=0.0, instance="", stamp=0, undo=undo)
+    filters = [one.NAME for one in backend.present(system)] or [backend.NAMES[0]]
+    return Journal(state="blocked", since=0.0, instance="", stamp=0, undo=undo, filters=filters)
 
 
 def undo_everything(
@@ -108,25 +146,29 @@ def undo_everything(
     """Undo every step in an order that opens the network last, past errors, and report them all."""
     undo = journal.undo
     attempts = _Attempts()
+    filters = backend.noted(journal)
     cgroup = Path(undo["tor"]["cgroup"]) if undo.get("tor", {}).get("cgroup") else None
+    # it would put back what goes now
+    attempts.take("ending the guard", lambda: guard.stop(system, paths))
     # while tor can still tell them: nobody else can end the clients' side
     attempts.take("cutting clients' flows", lambda: flows.cut_clients(system))
     attempts.take("stopping tor", lambda: tor_process.stop(system, paths, cgroup))
-    if backend.any_table(system):
-        attempts.take("cutting redirected flows", lambda: _cut(system, undo))
+    if backend.any_table(system, filters):
+        whole = any(one.read(system) is not None for one in filters)
+        attempts.take("cutting redirected flows", lambda: _cut(system, undo, whole=whole))
         left = attempts.take("ending clients' flows", lambda: _end(system, journal))
         if left:
             report.warn(left)
     # else nothing is redirected: a reboot, or an end before there were rules
     if attempts.failures and not force:
         raise StepError(
-            f"{attempts.words()}\n  The machine is {state_now(system)}.",
+            f"{attempts.words()}\n  The machine is {state_now(system, journal)}.",
             "mend the cause and repeat `onionward down`, or open it all the same with --force",
         )
     if "resolver" in undo:
         note = attempts.take(
             f"restoring {paths.resolv_conf}",
-            lambda: resolver.restore(system, paths.resolv_conf, undo["resolver"]),
+            lambda: resolver.restore(system, undo["resolver"], paths),
         )
         if note:
             report.warn(note)
@@ -135,7 +177,8 @@ def undo_everything(
             note = attempts.take(words, partial(restore, undo[name]["saved"]))
             if note:
                 report.warn(note)
-    attempts.take("removing the rules", lambda: backend.remove_tables(system))
+    for one in filters:
+        attempts.take("removing the rules", partial(one.remove_tables, system))
     attempts.take(
         "forgetting redirected flows",
         lambda: flows.forget_redirected(system),
@@ -148,12 +191,15 @@ def undo_everything(
     if attempts.failures:
         raise StepError(
             f"not everything could be put back: {attempts.words()}\n"
-            f"  The machine is {state_now(system)}.",
+            f"  The machine is {state_now(system, journal)}.",
             "mend the cause and repeat `onionward down`; the journal is kept for it",
         )
     applied.remove(system, paths)
-    system.remove_file(paths.journal)
-    system.remove_file(temporary_name(paths.journal))
+    for path in (paths.journal, temporary_name(paths.journal)):
+        if path.is_dir() and not path.is_symlink():
+            system.remove_tree(path)  # somebody has made it
+        else:
+            system.remove_file(path)
 
 
 class _Attempts:
@@ -179,8 +225,9 @@ def _end(system: System, journal: Journal) -> str:
         return ""
     from onionward.lan import client_flows
 
-    known = client_flows.remembered(system)
-    left = client_flows.end(system, journal.stamp)
+    remembered = backend.in_force(journal).client_flows
+    known = remembered(system)
+    left = client_flows.end(system, remembered, journal.stamp)
     if len(known) >= MOST:
         return (
             "clients had more connections than are remembered: if their programs still hold some, "
@@ -195,7 +242,13 @@ def _end(system: System, journal: Journal) -> str:
     )
 
 
-def _cut(system: System, undo: Mapping[str, Any]) -> None:
-    flows.cut_redirected(
-        system, flows.Reach.from_json(undo.get("rules", {})), own_addresses(system)
-    )
+def _cut(system: System, undo: Mapping[str, Any], *, whole: bool) -> None:
+    """Cut what went through tor; `whole`: whether nothing can begin anew in clear meanwhile."""
+    reach = flows.Reach.from_json(undo.get("rules", {}))
+    try:
+        flows.cut_redirected(system, reach, own_addresses(system))
+    except StepError:
+        # rules of one family are left (iptables, killed between the two): what the other has
+        # begun in clear since then is nobody's tail
+        if whole:
+            raise

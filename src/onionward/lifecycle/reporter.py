@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from onionward.errors import OnionwardError
+from onionward.errors import words_of
+
+__all__ = ["Reporter", "words_of"]
 
 
 class Reporter(Protocol):
@@ -18,12 +20,3 @@ class Reporter(Protocol):
 
     def bootstrap(self, percent: int, words: str) -> None:
         """How far tor is."""
-
-
-def words_of(error: BaseException) -> tuple[str, str]:
-    """What happened and what to do, of any error."""
-    if isinstance(error, OnionwardError):
-        return error.message, error.hint
-    if isinstance(error, KeyboardInterrupt):
-        return "interrupted", ""
-    return (str(error) if isinstance(error, OSError) else repr(error)), ""

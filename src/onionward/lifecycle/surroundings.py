@@ -53,7 +53,9 @@ def of(
     """All of them, in the order in which they are changed."""
     return (
         _routes(system, policy),
+        _belt(system, config, policy),
         _sysctls(system, policy, facts),
+        _ports(system, policy),
         _masks(system, config, policy, facts),
         _onion(system, paths, policy),
         _control(system, paths, config, facts, account),
@@ -87,6 +89,46 @@ def _routes(system: System, policy: Policy) -> Surrounding:
         part=lambda noted: routes.parted(noted["saved"], places),
         before_rules=True,
     )
+
+
+def _belt(system: System, config: Config, policy: Policy) -> Surrounding:
+    from onionward import backend
+
+    key = None
+    # what nft's tables do not need: there the guard's own are left when others are flushed
+    if backend.chosen(config).NAME != "nftables":
+        from onionward import belt
+
+        key = belt.wanted(policy)
+
+    def survey(before: Any) -> Mapping[str, Any]:
+        from onionward import belt
+
+        return belt.survey(before)
+
+    def apply(saved: Any) -> None:
+        from onionward import belt
+
+        if key is not None:
+            belt.apply(system, key, saved)
+
+    wanted = key is not None
+    return Surrounding(
+        name="belt",
+        key=key,
+        survey=survey,
+        apply=apply,
+        restore=lambda saved: _restore_belt(system, saved),
+        # another one takes its place without a moment in between
+        part=lambda noted: (noted["saved"], None) if wanted else (None, noted["saved"]),
+        before_rules=True,
+    )
+
+
+def _restore_belt(system: System, saved: Any) -> str:
+    from onionward import belt
+
+    return belt.restore(system, saved)
 
 
 def _sysctls(system: System, policy: Policy, facts: Facts) -> Surrounding:
@@ -125,6 +167,37 @@ def _restore_sysctls(system: System, saved: Any) -> str:
     from onionward.lan import sysctls
 
     return sysctls.restore(system, saved)
+
+
+def _ports(system: System, policy: Policy) -> Surrounding:
+    def survey(before: Any) -> Mapping[str, Any]:
+        from onionward.lan import bridge_ports
+
+        earlier: Mapping[str, Any] | None = before
+        return earlier or bridge_ports.survey(system)
+
+    def apply(saved: Any) -> None:
+        from onionward.lan import bridge_ports
+
+        bridge_ports.apply(system, saved, policy.lans)
+
+    wanted = bool(policy.lans)
+    return Surrounding(
+        name="ports",
+        key=[[lan.interface, lan.number] for lan in policy.lans] or None,
+        survey=survey,
+        apply=apply,
+        restore=lambda saved: _restore_ports(system, saved),
+        # other interfaces are other rules, put in their place by one transaction
+        part=lambda noted: (noted["saved"], None) if wanted else (None, noted["saved"]),
+        before_rules=True,
+    )
+
+
+def _restore_ports(system: System, saved: Any) -> str:
+    from onionward.lan import bridge_ports
+
+    return bridge_ports.restore(system, saved)
 
 
 def _masks(system: System, config: Config, policy: Policy, facts: Facts) -> Surrounding:
@@ -288,6 +361,14 @@ def restorers(system: System, paths: Paths) -> Mapping[str, tuple[str, Restore]]
             "putting kernel settings back",
             lambda saved: _restore_sysctls(system, saved),
         ),
+        "ports": (
+            "removing the rules for ports of bridges",
+            lambda saved: _restore_ports(system, saved),
+        ),
+        "belt": (
+            "removing the routing belt",
+            lambda saved: _restore_belt(system, saved),
+        ),
         "routes": (
             "removing local routes and addresses",
             lambda saved: _restore_routes(system, saved),
@@ -297,10 +378,10 @@ def restorers(system: System, paths: Paths) -> Mapping[str, tuple[str, Restore]]
 
 def recognised(system: System, paths: Paths) -> dict[str, Any]:
     """What an activation without a readable journal may have left."""
-    from onionward import routes
+    from onionward import belt, routes
     from onionward.config.values import LanConfig
     from onionward.dns import onion
-    from onionward.lan import dhcp_server
+    from onionward.lan import bridge_ports, dhcp_server
     from onionward.policy import CIRCUITS6, RELAY4, RELAY6
 
     virtual = (*Config().virtual, *Config(lan=(LanConfig(),)).virtual)
@@ -310,6 +391,17 @@ def recognised(system: System, paths: Paths) -> dict[str, Any]:
     return {
         **({"onion": {"key": 0, "saved": resolver}} if resolver else {}),
         "routes": {"key": [], "saved": saved},
+        **(
+            {"ports": {"key": [], "saved": bridge_ports.Saved(known=True)}}
+            if bridge_ports.recognised(system)
+            else {}
+        ),
+        # what the kernel's setting was, nobody knows any more
+        **(
+            {"belt": {"key": [], "saved": belt.Saved(rp_filter="")}}
+            if belt.recognised(system)
+            else {}
+        ),
         "control": {"key": [], "saved": {}},
         "dhcp": {"key": [], "saved": dhcp_server.survey(paths)},
     }

@@ -7,17 +7,15 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
-from onionward import preflight, state
-from onionward.backend import nftables as backend
+from onionward import backend, preflight, state
 from onionward.config.values import Config
-from onionward.dns import file as resolver
 from onionward.errors import ConfigError, RefusedError
 from onionward.facts import Facts, all_accounts, gather
+from onionward.foreign_rules import limits as foreign_rules
 from onionward.networks import Network, contains
-from onionward.paths import Paths
+from onionward.paths import OF_RUNS, Paths
 from onionward.policy import derive
-from onionward.render import nftables as render
-from onionward.render.torrc import torrc
+from onionward.render.torrc import relays, torrc
 from onionward.system import System, at_once, find_tool
 from onionward.tor import process as tor_process
 
@@ -32,6 +30,7 @@ def validate(
     *,
     create_users: bool = False,
     whole: bool = False,
+    resolver: str = "",
 ) -> tuple[Facts, tuple[str, ...]]:
     """Read the machine and refuse what cannot work on it, touching nothing.
 
@@ -40,30 +39,31 @@ def validate(
         config: read and free of contradictions.
         paths: where things are.
         create_users: whether accounts that do not exist will be created.
-        whole: have nft read everything beforehand. `up` is in a hurry and leaves out what it loads
-            next, in a transaction that is refused as a whole: the block, and all bypassed networks
-            but one of each family.
+        whole: have the packet filter read everything beforehand. `up` is in a hurry and leaves
+            out what it loads next, in a transaction that is refused as a whole: the block, and all
+            bypassed networks but one of each family.
+        resolver: who manages resolv.conf, whatever the configuration says; "": as it says.
 
     Returns:
         The facts, and what is not covered here.
 
     Raises:
         ConfigError: every problem at once.
-        RefusedError: nft or tor do not accept what was rendered.
+        RefusedError: the packet filter or tor do not accept what was rendered.
 
     """
     facts = gather(system, config)
     found = preflight.problems(config, facts, create_users=create_users)
-    if config.host_route == "tor":
-        found += resolver.unusable(paths.resolv_conf)
+    limits: list[str] = []
 
     def look_further() -> None:
         taken = preflight.taken_ports(config, _listeners(system, config, facts, paths))
         further = (
             *taken,
             *_dhcp_problems(system, config, facts, paths),
+            *flowtable_problems(system, config, paths),
             *ways_around(system, config, facts),
-            *_resolver_problems(system, config, paths),
+            *_resolver_problems(system, config, paths, resolver, limits),
         )
         if found or further:
             raise ConfigError((*found, *further))
@@ -72,22 +72,35 @@ def validate(
         look_further()
     uid = facts.tor_account.uid if facts.tor_account else _PROVISIONAL_UID
     policy = derive(config, facts, tor_uid=uid, tor_cgroup=None)
+    chosen = backend.chosen(config)
     if whole:
-        rulesets = [render.block(policy), render.route(policy)]
+        rulesets = [chosen.block(policy), chosen.route(policy)]
     else:
         # all networks are printed alike, and what overlaps has been merged
         example = replace(policy, bypass=_one_of_each_family(policy.bypass))
-        rulesets = [render.route(example)]
+        rulesets = [chosen.route(example)]
     name = facts.tor_account.name if facts.tor_account else None
     # not the real data, which may still belong to an account of old: `start` hands it over
     elsewhere = paths._replace(state=paths.runtime / "unused")
-    text = torrc(policy, elsewhere, account=name, network=config.network_lines)
+    text = torrc(policy, elsewhere, account=name, network=relays(config, facts.installed))
+    foreign: list[str] = []
+
+    def look_at_others() -> None:
+        foreign.extend(foreign_rules.limits(system, config, facts))
+        # `up` puts ours first again; who only asks is told
+        if whole and (held := chosen.read(system)) is not None:
+            foreign.extend(
+                f"a rule of another program runs before ours: {place}"
+                for place in chosen.ahead(held)
+            )
+
     at_once(
         look_further,
-        lambda: backend.check(system, *rulesets),
+        lambda: chosen.check(system, *rulesets),
         lambda: tor_process.verify_config(system, text),
+        look_at_others,
     )
-    return facts, preflight.warnings(config, facts)
+    return facts, (*preflight.warnings(config, facts), *limits, *foreign)
 
 
 def _one_of_each_family(networks: tuple[Network, ...]) -> tuple[Network, ...]:
@@ -107,7 +120,8 @@ def _listeners(system: System, config: Config, facts: Facts, paths: Paths) -> di
         # to ask who listens takes ten times as long
         if not system.query(["ss", option.removesuffix("p"), f"sport = :{port}"]).strip():
             continue
-        own = {f"pid={pid}," for pid in tor_process.running(paths)}
+        ours = (*tor_process.running(paths), *tor_process.running(OF_RUNS))
+        own = {f"pid={pid}," for pid in ours}
         for line in system.query(["ss", option, f"sport = :{port}"]).splitlines():
             if not any(pid in line for pid in own):
                 taken[f"{protocol}:{port}"] = line.split("users:")[-1].strip()
@@ -125,7 +139,51 @@ def _dhcp_problems(system: System, config: Config, facts: Facts, paths: Paths) -
     return tuple(config.source.locate(path, words) for path, words in found)
 
 
-def _resolver_problems(system: System, config: Config, paths: Paths) -> tuple[str, ...]:
+def flowtable_problems(system: System, config: Config, paths: Paths) -> tuple[str, ...]:
+    """Connections of clients that are open now and would pass no rule.
+
+    Those that begin later are not forwarded, so nobody hands them over; a routed host forwards
+    nothing at all, and its egress chain sees what flowtables send.
+    """
+    if not config.lan or config.host_route == "tor":
+        return ()
+    from onionward.lan import flowtables
+
+    tables = flowtables.present(system)
+    if not tables or backend.blocked_since_boot(system):
+        return ()
+    in_force = state.noted_lans(paths) if backend.present(system) else ()
+    found = []
+    for index, lan in enumerate(config.lan):
+        if lan.interface in in_force:
+            continue
+        devices = flowtables.beneath(lan.interface)
+        for table in tables:
+            if devices & set(table.devices):
+                words = (
+                    f"a flowtable of another program ({table.words()}) may carry connections of "
+                    f"clients behind {lan.interface} past all rules, and those that are open now "
+                    "would go on in clear; remove it (nft delete flowtable "
+                    f"{table.words()}) until `onionward up` has succeeded"
+                )
+                found.append(config.source.locate(("lan", index, "interface"), words))
+    return tuple(found)
+
+
+def _resolver_problems(
+    system: System, config: Config, paths: Paths, named: str, limits: list[str]
+) -> tuple[str, ...]:
+    """What is wrong with the resolver; what is only not so good goes into `limits`."""
+    if named and config.host_route != "tor":
+        return ("--resolver is about a host that is routed, and this configuration routes none",)
+    if config.host_route == "tor":
+        from onionward.dns import host
+
+        found, less_good = host.examine(system, named or config.resolver, paths)
+        limits += less_good
+        if named or config.resolver == "auto":
+            return found
+        return tuple(config.source.locate(("host", "resolver"), words) for words in found)
     if config.host_route != "onion" or state.saved_step(paths, "onion"):
         return ()
     from onionward.dns import onion

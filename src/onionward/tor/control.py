@@ -18,6 +18,7 @@ from onionward.errors import TorError
 from onionward.paths import Paths
 
 _POLL = 0.1  # seconds between two looks at the bootstrap phase
+_STALL = 10.0  # seconds in one phase after which it is asked what stops tor
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,14 +75,18 @@ class _NotListeningError(TorError):
     """Nobody listens on the control socket."""
 
 
+_BLOCKED = "does a firewall outside block Tor? Then bridges may help ([tor] bridges)"
 _ADVICE = {
     "NOROUTE": "the machine has no route to the Tor network: is the uplink up?",
-    "CONNECTREFUSED": "relays refuse the connection: does a firewall outside block Tor?",
-    "TIMEOUT": "relays do not answer: does a firewall outside block Tor?",
+    "CONNECTREFUSED": f"relays refuse the connection: {_BLOCKED}",
+    "TIMEOUT": f"relays do not answer: {_BLOCKED}",
     "CLOCK_SKEW": "the clock is wrong: set it, then try again",
     "DONE": "relays close the connection: does something between here and them block Tor?",
     "RESOURCELIMIT": "tor has too few file descriptors or too little memory",
 }
+
+
+_ADVICE_FIREWALL = "let TCP of tor's account leave there, and established connections in"
 
 
 def advice(phase: Phase, log: str) -> str:
@@ -120,6 +125,7 @@ def wait_for_circuits(
     timeout: float,
     progress: Callable[[Phase], None],
     alive: Callable[[], bool],
+    stopping: Callable[[], str] = lambda: "",
 ) -> None:
     """Wait until tor can build circuits.
 
@@ -128,6 +134,8 @@ def wait_for_circuits(
         timeout: seconds.
         progress: called with each new phase.
         alive: whether the tor process is there.
+        stopping: called when it does not go on; says what on this machine stops tor, or "", or
+            raises what cannot pass by itself.
 
     Raises:
         TorError: it took too long or tor ended; with tor's own reason.
@@ -135,24 +143,31 @@ def wait_for_circuits(
     """
     deadline = time.monotonic() + timeout
     last: Phase | None = None
+    asked, reason = False, ""
+    since = time.monotonic()
     try:
         with _connected_soon(paths, deadline, alive) as controller:
             while time.monotonic() < deadline:
                 phase = parse_phase(controller.get_info("status/bootstrap-phase"))
                 if phase != last:
                     progress(phase)
-                    last = phase
+                    last, since = phase, time.monotonic()
                 if phase.percent == 100:
                     return
+                if not asked and time.monotonic() - since > _STALL:
+                    asked, reason = True, stopping()
                 time.sleep(_POLL)
     except stem.ControllerError as error:
         if not alive():
             raise _ended(paths) from error
         raise TorError(f"tor's control port failed: {error}") from error
     stalled = last or Phase(0, "nothing heard")
+    reason = reason or stopping()
     raise TorError(
-        f"tor has no circuit after {timeout:g} s; it is at {stalled.words()}{_last_words(paths)}",
-        advice(stalled, log_tail(paths)) or f"its log: {paths.tor_log}",
+        f"tor has no circuit after {timeout:g} s; it is at {stalled.words()}{_last_words(paths)}"
+        + (f"; {reason}" if reason else ""),
+        (_ADVICE_FIREWALL if reason else advice(stalled, log_tail(paths)))
+        or f"its log: {paths.tor_log}",
     )
 
 

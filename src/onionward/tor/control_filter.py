@@ -11,17 +11,16 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from onionward import background
 from onionward.errors import CommandError, TorError
 from onionward.paths import PATHS, Paths
 from onionward.system import System
 from onionward.tor import control_rules
-from onionward.tor.process import user_of
 
 if TYPE_CHECKING:
     import asyncio
@@ -53,23 +52,12 @@ def command(paths: Paths, account: Account, users: Sequence[Account]) -> list[st
 
 
 def _beginning(paths: Paths) -> list[str]:
-    return [sys.executable, "-I", "-m", _MODULE, str(paths.runtime)]
+    return background.command(_MODULE, str(paths.runtime))
 
 
 def is_own(pid: int, paths: Paths = PATHS) -> bool:
-    """Whether a process is the filter of these paths.
-
-    Its arguments anybody can imitate, so it must also run as root or as the owner of tor's data.
-    """
-    try:
-        raw = Path(f"/proc/{pid}/cmdline").read_bytes()
-        # the Python that started it may be another one now
-        arguments = raw.rstrip(b"\0").split(b"\0")[1:5]
-        if arguments != [os.fsencode(a) for a in _beginning(paths)[1:]]:
-            return False
-        return user_of(Path(f"/proc/{pid}")) in _trusted(paths)
-    except OSError:
-        return False
+    """Whether a process is the filter of these paths, run as root or as the owner of tor's data."""
+    return background.is_one(pid, _beginning(paths), _trusted(paths))
 
 
 def _trusted(paths: Paths) -> tuple[int, ...]:
@@ -311,15 +299,6 @@ def _become(uid: int, gid: int) -> None:
     os.setresuid(uid, uid, uid)
 
 
-def _leave_terminal() -> None:
-    os.setsid()
-    os.chdir("/")
-    nowhere = os.open(os.devnull, os.O_RDWR)
-    for number in (0, 1, 2):
-        os.dup2(nowhere, number)
-    os.close(nowhere)
-
-
 def main(arguments: Sequence[str]) -> None:
     """Listen, go to the background, and serve until SIGTERM.
 
@@ -340,9 +319,5 @@ def main(arguments: Sequence[str]) -> None:
     _become(uid, gid)
     if os.fork() > 0:
         os._exit(0)  # the sockets listen: whoever connects from now on is served
-    _leave_terminal()
+    background.leave_terminal()
     asyncio.run(serve(paths, listeners))
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])

@@ -41,9 +41,26 @@ def is_own(pid: int, paths: Paths = PATHS) -> bool:
             raw = file.read()
         if raw.rstrip(b"\0").split(b"\0") != [os.fsencode(a) for a in command(paths.torrc)]:
             return False
-        return user_of(Path(f"/proc/{pid}")) in _trusted(paths)
+        return is_of_this_machine(pid) and user_of(Path(f"/proc/{pid}")) in _trusted(paths)
     except OSError:
         return False
+
+
+def is_of_this_machine(pid: int) -> bool:
+    """Whether a process is no container's, which is seen from here and may be called the same.
+
+    That is told by its process namespace (pid_namespaces(7)); who may not look it up sees no more
+    of a container than that.
+
+    Raises:
+        FileNotFoundError: there is no such process.
+
+    """
+    try:
+        theirs = os.readlink(f"/proc/{pid}/ns/pid")  # noqa: PTH115  # `status` is in a hurry
+    except PermissionError:
+        return True
+    return theirs == os.readlink("/proc/self/ns/pid")  # noqa: PTH115
 
 
 def user_of(process: Path) -> int:
@@ -51,8 +68,17 @@ def user_of(process: Path) -> int:
 
     The owner of the directory will not do: it is root for programs that may not be dumped.
     """
+    return _in_status(process, "Uid:")
+
+
+def parent_of(process: Path) -> int:
+    """The process that has started a process, given its directory in /proc; 0 for nobody's."""
+    return _in_status(process, "PPid:")
+
+
+def _in_status(process: Path, key: str) -> int:
     for line in (process / "status").read_text(errors="replace").splitlines():
-        if line.startswith("Uid:"):
+        if line.startswith(key):
             return int(line.split()[1])
     raise FileNotFoundError(process)
 
@@ -102,13 +128,13 @@ def verify_config(system: System, text: str) -> None:
         system.query([*command(Path("-")), "--verify-config"], stdin=text, timeout=30)
     except CommandError as error:
         raise RefusedError(
-            f"tor does not accept its configuration: {_complaint(error.stderr)}",
+            f"tor does not accept its configuration: {complaint(error.stderr)}",
             "nothing was changed; see the text with: onionward show torrc",
         ) from error
 
 
-def _complaint(words: str) -> str:
-    """What tor complains of, without what it says of every private network and of root."""
+def complaint(words: str) -> str:
+    """What tor's log complains of, without what it says of every private network and of root."""
     found = [
         line.split("] ", 1)[-1]
         for line in words.splitlines()
@@ -134,6 +160,7 @@ def start(system: System, text: str, paths: Paths, account: Account, cgroup: Pat
     owner = (account.uid, account.gid)
     system.make_directory(paths.tor_data, mode=0o700, owner=owner)
     system.make_directory(paths.tor_runtime, mode=0o700, owner=owner)
+    system.make_directory(paths.socks4.parent, mode=0o755, owner=owner)
     _give_files(system, paths.tor_data, owner)
     # left by a tor that was killed; it would look as if the new one were listening
     system.remove_file(paths.control_socket)
@@ -142,7 +169,7 @@ def start(system: System, text: str, paths: Paths, account: Account, cgroup: Pat
         with _inside(system, cgroup):
             system.change(command(paths.torrc), timeout=60)
     except CommandError as error:
-        raise TorError(f"tor did not start: {_complaint(error.stderr)}") from error
+        raise TorError(f"tor did not start: {complaint(error.stderr)}") from error
 
 
 def _give_files(system: System, directory: Path, owner: tuple[int, int]) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from onionward.errors import CommandError, ResolverError
 from onionward.paths import PATHS, Paths
 from onionward.system import System, temporary_name
-from onionward.tor.process import is_suspended, user_of
+from onionward.tor.process import is_of_this_machine, is_suspended, user_of
 
 _PATIENCE = 10.0  # seconds for a process to end after it was killed
 
@@ -47,7 +47,9 @@ def _is_own(pid: int, wanted: list[bytes]) -> bool:
     process = Path(f"/proc/{pid}")
     try:
         raw = (process / "cmdline").read_bytes()
-        return raw.rstrip(b"\0").split(b"\0") == wanted and user_of(process) in _trusted()
+        if raw.rstrip(b"\0").split(b"\0") != wanted:
+            return False
+        return is_of_this_machine(pid) and user_of(process) in _trusted()
     except OSError:
         return False
 

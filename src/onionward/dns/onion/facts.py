@@ -204,16 +204,16 @@ def environment(system: System, paths: Paths = PATHS) -> Environment:
     listed = parse_servers(system.query(["ss", "-Hlunp", "sport = :53"]))
     servers = tuple(_server(address, pids) for address, pids in listed if not set(pids) & set(own))
     path = paths.resolv_conf
-    programs = _programs()
+    found = programs(("systemd-resolve", "systemd-network"))
     directories = {d for server in servers for d in server.directories}
     candidates = [f"{directory}/{_NAME}" for directory in sorted(directories)]
     return Environment(
-        resolv_conf=_text(path),
-        target=str(path.resolve()) if path.is_symlink() else "",
-        followed=path.is_symlink() and _is_public(path.resolve()),
+        resolv_conf=text_of(path),
+        target=target_of(path),
+        followed=path.is_symlink() and _is_public(Path(target_of(path))),
         servers=servers,
-        resolved="systemd-resolve" in programs,
-        networkd="systemd-network" in programs,
+        resolved="systemd-resolve" in found,
+        networkd="systemd-network" in found,
         missing=tuple(tool for tool in TOOLS if find_tool(tool) is None),
         account=_account(),
         taken=tuple(name for name in candidates if _is_strange(Path(name))),
@@ -225,20 +225,20 @@ def _server(address: str, pids: Sequence[int]) -> Server:
     if not pids:
         return Server(address, "a program that does not show itself")
     process = Path(f"/proc/{pids[0]}")
-    program = _text(process / "comm").strip()
-    arguments = _text(process / "cmdline").rstrip("\0").split("\0")
+    program = text_of(process / "comm").strip()
+    arguments = text_of(process / "cmdline").rstrip("\0").split("\0")
     config = ""
     found: tuple[str, ...] = ()
     if program == "dnsmasq":
         config = dnsmasq_configuration(arguments)
-        found = dnsmasq_directories(arguments, _text(Path(config)))
+        found = dnsmasq_directories(arguments, text_of(Path(config)))
     elif program == "unbound":
         config = unbound_configuration(arguments)
-        found = unbound_directories(_text(Path(config)))
+        found = unbound_directories(text_of(Path(config)))
     return Server(
         address,
         program,
-        unit=unit_of(_text(process / "cgroup")),
+        unit=unit_of(text_of(process / "cgroup")),
         parent=_parent(process),
         arguments=tuple(arguments),
         config=config,
@@ -247,20 +247,43 @@ def _server(address: str, pids: Sequence[int]) -> Server:
 
 
 def _parent(process: Path) -> str:
-    for line in _text(process / "status").splitlines():
+    for line in text_of(process / "status").splitlines():
         if line.startswith("PPid:"):
-            return _text(Path("/proc", line.split()[1], "comm")).strip()
+            return text_of(Path("/proc", line.split()[1], "comm")).strip()
     return ""
 
 
 def is_running(program: str) -> bool:
     """Whether a program of this name (at most 15 letters) runs."""
-    return program in _programs()
+    return bool(process_ids(program))
 
 
-def _programs() -> frozenset[str]:
+def process_ids(program: str) -> tuple[int, ...]:
+    """The processes of a program of this name, those of containers left out."""
     pids = (name for name in os.listdir("/proc") if name.isdecimal())  # noqa: PTH208
-    return frozenset(_text(Path("/proc", pid, "comm")).strip() for pid in pids)
+    found = (int(pid) for pid in pids if text_of(Path("/proc", pid, "comm")).strip() == program)
+    return tuple(pid for pid in found if _is_here(pid))
+
+
+def programs(names: Iterable[str]) -> frozenset[str]:
+    """Which programs of these names (at most 15 letters) run, those of containers left out."""
+    wanted = frozenset(names)
+    found = set()
+    for pid in (name for name in os.listdir("/proc") if name.isdecimal()):  # noqa: PTH208
+        name = text_of(Path("/proc", pid, "comm")).strip()
+        if name in wanted and name not in found and _is_here(int(pid)):
+            found.add(name)
+    return frozenset(found)
+
+
+def _is_here(pid: int) -> bool:
+    """Whether a process is this machine's own and no container's (pid_namespaces(7))."""
+    try:
+        return Path(f"/proc/{pid}/ns/pid").readlink() == Path("/proc/self/ns/pid").readlink()
+    except PermissionError:  # somebody else's: only root is told
+        return True
+    except OSError:  # it has just ended
+        return False
 
 
 def _account() -> tuple[str, str] | None:
@@ -280,11 +303,19 @@ def _is_public(path: Path) -> bool:
 
 
 def _is_strange(path: Path) -> bool:
-    return path.is_symlink() or (path.exists() and not _text(path).startswith(MARK))
+    return path.is_symlink() or (path.exists() and not text_of(path).startswith(MARK))
 
 
-def _text(path: Path) -> str:
+def target_of(path: Path) -> str:
+    """Where a link leads in the end, "" when it is none; one that leads to itself stays there."""
+    # Path.resolve() raises where links go round in a circle
+    return os.path.realpath(path) if path.is_symlink() else ""
+
+
+def text_of(path: Path) -> str:
+    """The text of a file, "" when there is none."""
     try:
-        return path.read_text(encoding="utf-8", errors="surrogateescape")
+        # a pipe has no end, and nobody may ever write to it
+        return path.read_text(encoding="utf-8", errors="surrogateescape") if path.is_file() else ""
     except OSError:  # it does not exist, or has just ended
         return ""

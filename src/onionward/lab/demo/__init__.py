@@ -15,7 +15,7 @@ from types import MappingProxyType
 from rich.console import Console
 
 from onionward.lab import build, destroy
-from onionward.lab.demo import everything, host, lan, onion, user
+from onionward.lab.demo import app, everything, host, lan, onion, user
 from onionward.lab.demo.stage import Stage
 from onionward.progress import with_time
 from onionward.system import System
@@ -26,6 +26,7 @@ SCENES: Mapping[str, Callable[[Stage], int]] = MappingProxyType(
         "lan": lan.play,
         "user": user.play,
         "onion": onion.play,
+        "app": app.play,
         "all": everything.play,
     }
 )

@@ -8,7 +8,7 @@ from itertools import combinations
 
 from onionward.lab.control import Control
 from onionward.lab.host import Host
-from onionward.paths import PATHS
+from onionward.paths import PATHS, Paths
 
 Circuits = Mapping[str, frozenset[str]]
 """Numbers of circuits, by the address of who used them."""
@@ -29,8 +29,12 @@ class Observer:
 
 
 @contextmanager
-def listening(host: Host) -> Iterator[Observer]:
+def listening(host: Host, paths: Paths = PATHS) -> Iterator[Observer]:
     """Listen to the tor that onionward runs on a host of the lab.
+
+    Args:
+        host: of the lab.
+        paths: of its tor; another one's, for one that is there for applications.
 
     Raises:
         LabError: it does not answer.
@@ -38,7 +42,7 @@ def listening(host: Host) -> Iterator[Observer]:
     """
     outside = host.root
     socket, cookie = (
-        outside / str(path).lstrip("/") for path in (PATHS.control_socket, PATHS.control_cookie)
+        outside / str(path).lstrip("/") for path in (paths.control_socket, paths.control_cookie)
     )
     with Control(socket, cookie=cookie.read_bytes()) as control:
         control.ask("SETEVENTS STREAM")

@@ -52,7 +52,7 @@ _CLIENTS = ("client1", "client2", "client3")
 OFF = State("off", "")
 SOME = State("lan, alice, onion", _SCOPES, (*_CLIENTS, "alice"), ("the gateway", "bob", "carol"))
 ALL = State(
-    "host too, bob direct",
+    "host too, bob not",
     _WITH_HOST,
     (*_CLIENTS, "alice", "the gateway", "carol"),
     # the machine's resolver is tor then, and addresses of .onion names lead there for everybody
@@ -101,7 +101,7 @@ def play(stage: Stage) -> int:
                 found[ALL] = _observe(stage, ALL, observer)
     stage.console.print()
     stage.console.print(_servers(stage, found))
-    stage.console.print(_wire(found))
+    stage.console.print(_wire(stage, found))
     words = "tcpdump on the gateway's uplink, packets in clear of those who were routed:"
     escaped = sum(o.routed + o.onion_queries for state, o in found.items() if state is not OFF)
     return tables.verdict(stage.console, problems(stage, found), words, escaped)
@@ -172,13 +172,13 @@ def _servers(stage: Stage, found: Observations) -> Table:
     return made
 
 
-def _wire(found: Observations) -> Table:
+def _wire(stage: Stage, found: Observations) -> Table:
     made = tables.table("What left the gateway in clear", "", *(state.title for state in found))
     off = found[OFF]
     later = [observation for state, observation in found.items() if state is not OFF]
     made.add_row(
         "[bold]packets of those who are routed[/]",
-        tables.packets(off.others),
+        f"{tables.packets(off.others)} of all",
         *(tables.packets(observation.routed) for observation in later),
     )
     others = (tables.packets(observation.others, harmless=True) for observation in later)
@@ -186,8 +186,16 @@ def _wire(found: Observations) -> Table:
     queries = (tables.packets(observation.onion_queries) for observation in found.values())
     made.add_row("[bold]queries for names under .onion[/]", *queries)
     made.add_row(
-        "senders with circuits of their own",
+        "who had circuits of their own",
         "",
-        *(str(len(observation.circuits)) for observation in later),
+        *(", ".join(senders(stage, observation.circuits)) for observation in later),
     )
     return made
+
+
+def senders(stage: Stage, circuits: Circuits) -> tuple[str, ...]:
+    """Whose addresses these are; each has one of IPv4 and one of IPv6."""
+    clients = {address: client.name for client in stage.clients() for address in client.own}
+    known = {**clients, "127.0.0.1": "the gateway", "::1": "the gateway"}
+    # the only account that is routed for itself
+    return tuple(sorted({known.get(address, "alice") for address in circuits}))

@@ -122,6 +122,7 @@ def _servers(stage: Stage, off: Observation, on: Observation) -> Table:
     made.add_row("asks for names", *resolvers)
     tables.add_visits(made, stage, "protection off", clients, off.visits)
     tables.add_visits(made, stage, "protection on", clients, on.visits)
+    made.caption = tables.CIRCUITS
     made.add_row("circuits", *(tables.numbers(on.circuits[client.name]) for client in clients))
     return made
 

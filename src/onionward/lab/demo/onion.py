@@ -12,6 +12,7 @@ from onionward.errors import LabError
 from onionward.lab.demo import tables
 from onionward.lab.demo.stage import BY_NAME, ONION, Asker, Fate, Stage, Visits
 from onionward.leaks.wire import Capture
+from onionward.status_text import EXIT_STATUS
 
 _CONFIG = "onion = true\n"
 _NAMES = ("root", "alice", "carol")
@@ -106,7 +107,8 @@ def kill_tor(stage: Stage) -> None:
 
 
 def _tor_pid(stage: Stage) -> int | None:
-    report = json.loads(stage.run(stage.machine, ["onionward", "status", "--json"]))
+    asked = ["onionward", "status", "--json"]
+    report = json.loads(stage.run(stage.machine, asked, accept=(*EXIT_STATUS.values(),)))
     pid: int | None = report["tor_pid"]
     return pid
 
@@ -139,5 +141,5 @@ def _wire(off: Observation, on: Observation, dead: Observation) -> Table:
     others = (tables.packets(of.other_queries, harmless=True) for of in observed)
     made.add_row("queries for other names", *others)
     foreign = (of.foreign or "nothing" for of in observed)
-    made.add_row("a foreign resolver says to it", *foreign)
+    made.add_row("address that one got from a resolver elsewhere", *foreign)
     return made

@@ -109,14 +109,15 @@ class Stage:
         """Say what comes now."""
         self.console.print(f"\n[bold]{words}[/]{more}")
 
-    def run(self, machine: str, argv: Sequence[str]) -> str:
+    def run(self, machine: str, argv: Sequence[str], *, accept: Sequence[int] = (0,)) -> str:
         """What a command prints on a machine of the lab.
 
         Raises:
             CommandError: it failed.
 
         """
-        return self.system.query(self.lab.hosts[machine].command(argv), timeout=_SECONDS)
+        command = self.lab.hosts[machine].command(argv)
+        return self.system.query(command, timeout=_SECONDS, accept=accept)
 
     def onionward(self, command: str) -> None:
         """Run onionward on the machine; it speaks for itself.

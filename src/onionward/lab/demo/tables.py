@@ -14,6 +14,9 @@ Expected = Callable[[Asker, str], Fate]
 """Whom a server must have seen, by asker and page."""
 
 
+CIRCUITS = "circuits: the numbers that tor gives them; one in two columns would be shared"
+
+
 def packets(count: int, *, harmless: bool = False) -> str:
     """A number of packets in a cell."""
     if not count:

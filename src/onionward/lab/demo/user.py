@@ -26,14 +26,14 @@ _CONFIG = "".join(f'[[user]]\nname = "{name}"\n' for name in ROUTED)
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """What an account did, and what was seen of it on the machine's uplink.
+    """What an account or application did, and what was seen of it on the machine's uplink.
 
     Attributes:
         visits: the addresses that servers saw, or "", by page.
         outcomes: what each vector met on the machine itself.
         leaks: packets of each vector.
         queries: name queries.
-        in_clear: packets that a routed account must not cause.
+        in_clear: packets that it must not cause while it is routed.
         circuits: numbers of those that tor used.
 
     """
@@ -115,6 +115,7 @@ def _servers(stage: Stage, off: Observations, on: Observations) -> Table:
     made = tables.table("What servers saw", "", *_NAMES)
     tables.add_visits(made, stage, "protection off", askers, _visits(off))
     tables.add_visits(made, stage, "protection on", askers, _visits(on))
+    made.caption = tables.CIRCUITS
     made.add_row("circuits", *(tables.numbers(on[name].circuits) for name in _NAMES))
     return made
 
@@ -122,6 +123,7 @@ def _servers(stage: Stage, off: Observations, on: Observations) -> Table:
 def _wire(off: Observations, on: Observations) -> Table:
     columns = ("off: all three", *(f"on: {name}" for name in _NAMES))
     made = tables.table("What left the machine", "", *columns)
+    made.caption = "refused: nothing left, and the program was told so at once"
 
     def add(title: str, before: int, after: Mapping[str, str]) -> None:
         made.add_row(title, tables.packets(before), *after.values())

@@ -33,7 +33,8 @@ def main(account: str, urls: list[str]) -> None:
     # needed for names, and loaded from where the account may not be able to read
     codecs.lookup("idna")
     entry = pwd.getpwnam(account)
-    os.setgroups([])
+    if account != "root":
+        os.setgroups([])
     os.setresgid(entry.pw_gid, entry.pw_gid, entry.pw_gid)
     os.setresuid(entry.pw_uid, entry.pw_uid, entry.pw_uid)
     with ThreadPoolExecutor(len(urls)) as pool:

@@ -20,24 +20,17 @@ from pathlib import Path
 
 from onionward.leaks import packets
 from onionward.leaks.model import Account, Attempt, Probe, Scope, Sees, Vector
-from onionward.leaks.tools import (
+from onionward.leaks.settings import new_user_namespace, owned_by
+from onionward.leaks.sights import (
     SEES_LETTER,
     SEES_LETTER6,
     SEES_PING4,
     SEES_PING6,
     SEES_TCP,
     SEES_UDP,
-    abort,
-    ask,
-    connect,
-    new_user_namespace,
-    open_socket,
-    owned_by,
     sees_asked,
-    sockaddr,
-    tcp,
-    udp,
 )
+from onionward.leaks.tools import abort, ask, connect, open_socket, sockaddr, tcp, udp
 
 _STUB4, _STUB6 = "127.0.0.53", "::1"
 _PATIENCE = 5.0

@@ -8,24 +8,19 @@ import pwd
 import socket
 
 from onionward.leaks.model import Account, Attempt, Probe, Vector
+from onionward.leaks.settings import foreign_table, ip_batch, run
+from onionward.leaks.sights import SEES_PING4, SEES_PING6, SEES_TCP, SEES_UDP
 from onionward.leaks.tools import (
     IP_TRANSPARENT,
     IPV6_TRANSPARENT,
-    SEES_PING4,
-    SEES_PING6,
-    SEES_TCP,
-    SEES_UDP,
     abort,
     bound,
     by_interface,
     connect,
     direct,
-    foreign_table,
-    ip_batch,
     marked,
     open_socket,
     ping,
-    run,
     sockaddr,
     tcp,
     udp,
@@ -136,8 +131,8 @@ _UNPRIVILEGED = tuple(
         ("udp6", "UDP over IPv6", SEES_UDP, udp("web6", 4433, bound)),
         ("loopback-tcp", "TCP to 127.0.0.1", SEES_TCP, tcp("127.0.0.1", 4433, bound)),
         ("loopback-udp", "UDP to 127.0.0.1", SEES_UDP, udp("127.0.0.1", 4433, bound)),
-        ("mapped-onion-tcp", "TCP to a mapped .onion", SEES_TCP, tcp("127.192.0.7", 80, bound)),
-        ("mapped-onion-udp", "UDP to a mapped .onion", SEES_UDP, udp("127.192.0.7", 80, bound)),
+        ("mapped-onion-tcp", "TCP to a mapped .onion", SEES_TCP, tcp("onion4", 80, bound)),
+        ("mapped-onion-udp", "UDP to a mapped .onion", SEES_UDP, udp("onion4", 80, bound)),
     )
 )
 
@@ -154,9 +149,10 @@ _CHOSEN = tuple(
         ("onion.virtual4", "A1", "UDP into 10.192.0.0/10, tor's usual range", SEES_UDP,
          udp("10.192.0.7", 80)),
         ("onion.virtual4-tcp", "A1", "TCP into 10.192.0.0/10", SEES_TCP, tcp("10.192.0.7", 80)),
-        ("onion.virtual6-udp", "A1", "UDP into fd5a:7011::/32, a range for .onion", SEES_UDP,
-         udp("fd5a:7011::7", 80)),
-        ("onion.virtual6-tcp", "A1", "TCP into fd5a:7011::/32", SEES_TCP, tcp("fd5a:7011::7", 80)),
+        ("onion.virtual6-udp", "A1", "UDP into the IPv6 range for .onion", SEES_UDP,
+         udp("onion6", 80)),
+        ("onion.virtual6-tcp", "A1", "TCP into the IPv6 range for .onion", SEES_TCP,
+         tcp("onion6", 80)),
     )
 )  # fmt: skip
 

@@ -18,18 +18,10 @@ from collections.abc import Callable, Iterator
 
 from onionward.leaks import packets
 from onionward.leaks.model import Account, Attempt, Needs, Place, Probe, Vector
+from onionward.leaks.settings import ip_batch, run
+from onionward.leaks.sights import SEES_LETTER
 from onionward.leaks.themes.inbound import segment, tcp_service
-from onionward.leaks.tools import (
-    IPPROTO_MPTCP,
-    SEES_LETTER,
-    abort,
-    connect,
-    from_wire,
-    ip_batch,
-    open_socket,
-    run,
-    sockaddr,
-)
+from onionward.leaks.tools import IPPROTO_MPTCP, abort, connect, from_wire, open_socket, sockaddr
 
 NOBODY4 = "198.18.66.77"  # beyond the router, which drops what is sent there
 _CONNECT_SECONDS = 20.0

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from onionward.leaks.model import Account, Attempt, Needs, Probe, Vector
-from onionward.leaks.tools import SEES_TCP, SEES_UDP, ask, bound, foreign_table, sysctl, tcp, udp
+from onionward.leaks.settings import foreign_table, sysctl
+from onionward.leaks.sights import SEES_TCP, SEES_UDP
+from onionward.leaks.tools import ask, bound, tcp, udp
 
 
 def _with(family: str, rules: str, inside: Probe) -> Probe:

@@ -14,22 +14,9 @@ from pathlib import Path
 
 from onionward.leaks import packets
 from onionward.leaks.model import Account, Attempt, Probe, Vector
-from onionward.leaks.tools import (
-    SEES_PING4,
-    SEES_PING6,
-    SEES_TCP,
-    SEES_UDP,
-    ask,
-    device,
-    foreign_table,
-    hops,
-    ip_batch,
-    new_network,
-    ping,
-    sysctl,
-    tcp,
-    udp,
-)
+from onionward.leaks.settings import device, foreign_table, ip_batch, new_network, sysctl
+from onionward.leaks.sights import SEES_PING4, SEES_PING6, SEES_TCP, SEES_UDP
+from onionward.leaks.tools import ask, hops, ping, tcp, udp
 
 _INSIDE4, _OUTSIDE4 = "198.19.7.2", "198.19.7.1"
 _INSIDE6, _OUTSIDE6 = "2001:db8:7::2", "2001:db8:7::1"

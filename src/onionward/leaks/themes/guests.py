@@ -11,7 +11,7 @@ from pathlib import Path
 
 from onionward.leaks import packets
 from onionward.leaks.model import Account, Attempt, Probe, Vector
-from onionward.leaks.tools import device, ip_batch
+from onionward.leaks.settings import device, ip_batch
 
 # runs in a network of its own, does what it is told, and stays until its input ends
 _GUEST = """

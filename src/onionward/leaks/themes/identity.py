@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from onionward.leaks.model import Account, Attempt, Needs, Vector
-from onionward.leaks.tools import SEES_TCP, SEES_UDP, ask, bound, tcp, udp
+from onionward.leaks.sights import SEES_TCP, SEES_UDP
+from onionward.leaks.tools import ask, bound, tcp, udp
 
 
 def _to_relay(attempt: Attempt) -> None:

@@ -9,8 +9,9 @@ from collections.abc import Iterator
 
 from onionward.leaks import packets
 from onionward.leaks.model import Attempt, Needs, Place, Probe, Vector
+from onionward.leaks.settings import device, foreign_table, sysctl
 from onionward.leaks.themes import primed
-from onionward.leaks.tools import Build, device, foreign_table, from_wire, sysctl
+from onionward.leaks.tools import Build, from_wire
 
 _SECOND4 = "198.19.33.1"
 _SECOND6 = "2001:db8:33::1"

@@ -9,19 +9,10 @@ import struct
 
 from onionward.leaks import packets
 from onionward.leaks.model import Account, Attempt, Probe, Vector
+from onionward.leaks.settings import owned_by
+from onionward.leaks.sights import SEES_UDP
 from onionward.leaks.themes.xdp import transmit
-from onionward.leaks.tools import (
-    SEES_UDP,
-    SOL_PACKET,
-    Build,
-    ask,
-    bound,
-    frame,
-    owned_by,
-    send_frame,
-    tcp,
-    udp,
-)
+from onionward.leaks.tools import SOL_PACKET, Build, ask, bound, frame, send_frame, tcp, udp
 
 _EVERYBODY = "ff:ff:ff:ff:ff:ff"
 

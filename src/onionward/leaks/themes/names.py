@@ -7,19 +7,9 @@ import socket
 
 from onionward.leaks import packets
 from onionward.leaks.model import Account, Attempt, Needs, Vector
-from onionward.leaks.tools import (
-    SEES_TCP,
-    SEES_UDP,
-    ask,
-    bound,
-    broadcast,
-    by_interface,
-    open_socket,
-    owned_by,
-    raw,
-    tcp,
-    udp,
-)
+from onionward.leaks.settings import owned_by
+from onionward.leaks.sights import SEES_TCP, SEES_UDP
+from onionward.leaks.tools import ask, bound, broadcast, by_interface, open_socket, raw, tcp, udp
 
 
 def _stub(port: int) -> Vector:

@@ -9,21 +9,17 @@ from collections.abc import Iterator
 
 from onionward.leaks import packets
 from onionward.leaks.model import Account, Attempt, Probe, Scope, Vector
+from onionward.leaks.settings import foreign_table, run
+from onionward.leaks.sights import SEES_PING6, SEES_TCP, SEES_UDP, sees_payload6
 from onionward.leaks.tools import (
-    SEES_PING6,
-    SEES_TCP,
-    SEES_UDP,
     Option,
     abort,
     bound,
     connect,
-    foreign_table,
     marked,
     open_socket,
     ping,
     raw,
-    run,
-    sees_payload6,
     sockaddr,
     tcp,
     udp,

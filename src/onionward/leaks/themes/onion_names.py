@@ -14,9 +14,8 @@ from pathlib import Path
 
 from onionward.leaks import packets
 from onionward.leaks.model import Account, Attempt, Probe, Scope, Sees, Vector
+from onionward.leaks.sights import SEES_TCP, SEES_UDP, sees_asked
 from onionward.leaks.tools import (
-    SEES_TCP,
-    SEES_UDP,
     UDP_SEGMENT,
     Build,
     Option,
@@ -25,7 +24,6 @@ from onionward.leaks.tools import (
     by_interface,
     open_socket,
     raw,
-    sees_asked,
     sockaddr,
     tcp,
     udp,

@@ -6,13 +6,11 @@ import socket
 
 from onionward.leaks import packets
 from onionward.leaks.model import Account, Attempt, Needs, Probe, Vector
+from onionward.leaks.settings import owned_by, sysctl
+from onionward.leaks.sights import SEES_PING4, SEES_PING6, SEES_TCP, SEES_UDP, sees_payload4
 from onionward.leaks.tools import (
     IP_PKTINFO,
     IPPROTO_MPTCP,
-    SEES_PING4,
-    SEES_PING6,
-    SEES_TCP,
-    SEES_UDP,
     TCP_FASTOPEN_NO_COOKIE,
     UDP_SEGMENT,
     abort,
@@ -23,12 +21,9 @@ from onionward.leaks.tools import (
     mapped,
     multicast,
     open_socket,
-    owned_by,
     ping,
-    sees_payload4,
     segment_route,
     sockaddr,
-    sysctl,
     tcp,
     udp,
 )
@@ -36,6 +31,9 @@ from onionward.leaks.tools import (
 # loose source route by way of the router (RFC 791): type 131, length 7, pointer 4
 _ROUTE = bytes([131, 7, 4, 198, 18, 0, 1, 0])
 _RECORD_ROUTE = bytes([7, 7, 4, 0, 0, 0, 0, 0])
+# the same source route behind a record of no hops, and behind a byte of padding
+_ROUTE_BEHIND = bytes([7, 3, 4, *_ROUTE[:7], 0, 0])
+_ROUTE_PADDED = bytes([1, *_ROUTE[:7]])
 
 
 def _fast_open(attempt: Attempt) -> None:
@@ -195,7 +193,8 @@ _UDP = tuple(
             "U1",
             "fragments after the first, which carry no ports",
             # a gateway takes one hop away
-            "ip[6:2] & 0x1fff != 0 and ip[1] = 0 and (ip[8] = 61 or ip[8] = 60)",
+            "ip[6:2] & 0x1fff != 0 and ip[1] = 0 and (ip[8] = 61 or ip[8] = 60)"
+            " and dst host {web4}",
             udp("web4", 4433, hops(61), payload=lambda attempt: attempt.payload * 150),
         ),
         ("udp.ttl", "U1", "traceroute: UDP that dies at the first hop", SEES_UDP,
@@ -303,6 +302,21 @@ _BYPASS = (
         udp("stranger4", 4433, ip_options(_ROUTE)),
         Account.ROOT,
         needs=Needs.BYPASS,
+    ),
+    *(
+        Vector(
+            f"bypass.source-route-{name}",
+            "U1",
+            f"UDP with a source route by way of a bypassed router, {words}",
+            "ip proto 17 and ip[0] & 15 > 5 and src port {n}",
+            udp("stranger4", 4433, ip_options(options)),
+            Account.ROOT,
+            needs=Needs.BYPASS,
+        )
+        for name, words, options in (
+            ("behind", "behind another option", _ROUTE_BEHIND),
+            ("padded", "behind a byte of padding", _ROUTE_PADDED),
+        )
     ),
     Vector(
         "bypass.segment-route",

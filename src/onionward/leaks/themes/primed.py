@@ -12,17 +12,9 @@ from dataclasses import dataclass
 
 from onionward.leaks import packets
 from onionward.leaks.model import Attempt, Place, Probe, Vector
-from onionward.leaks.tools import (
-    SEES_TCP,
-    SEES_UDP,
-    Build,
-    abort,
-    connect,
-    from_wire,
-    open_socket,
-    owned_by,
-    sockaddr,
-)
+from onionward.leaks.settings import owned_by
+from onionward.leaks.sights import SEES_TCP, SEES_UDP
+from onionward.leaks.tools import Build, abort, connect, from_wire, open_socket, sockaddr
 
 _SECONDS = 0.25
 # TCP-MD5 (RFC 2385): who has no key for it stays silent, where it would else send a reset

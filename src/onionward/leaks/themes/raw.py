@@ -7,17 +7,8 @@ import struct
 
 from onionward.leaks import packets
 from onionward.leaks.model import Account, Attempt, Needs, Probe, Vector
-from onionward.leaks.tools import (
-    SEES_PING4,
-    SEES_TCP,
-    SEES_UDP,
-    Build,
-    abort,
-    open_socket,
-    raw,
-    sees_payload4,
-    sees_payload6,
-)
+from onionward.leaks.sights import SEES_PING4, SEES_TCP, SEES_UDP, sees_payload4, sees_payload6
+from onionward.leaks.tools import Build, abort, open_socket, raw
 
 _FORGED4 = "198.18.99.9"
 _FORGED6 = "2001:db8:99::9"
@@ -57,7 +48,8 @@ def _segment(flags: int, *, to: str = "web4", source: str = "", payload: bool = 
 def _datagram(*, to: str = "web4", source: str = "", port: int = 4433) -> Build:
     def build(attempt: Attempt) -> bytes:
         there = attempt.address(to)
-        here = source or (attempt.targets.host6 if ":" in there else attempt.targets.host4)
+        own = attempt.targets.host6 if ":" in there else attempt.targets.host4
+        here = attempt.address(source) if source else own
         datagram = packets.udp(here, there, attempt.number, port, attempt.payload)
         return packets.ip(here, there, packets.UDP, datagram)
 
@@ -223,7 +215,7 @@ _ODD: tuple[tuple[str, str, str, str, Build], ...] = (
      _datagram(source=_FORGED4, port=53)),
     ("spoof.loopback", "S1", "UDP from 127.0.0.1", SEES_UDP, _datagram(source="127.0.0.1")),
     ("spoof.neighbour", "S1", "UDP in a neighbour's name", SEES_UDP,
-     _datagram(source="198.18.0.3")),
+     _datagram(source="neighbour4")),
     ("spoof.ping", "S1", "ping from a forged address", SEES_PING4, _icmp(8, source=_FORGED4)),
     ("raw.ping-reply", "U1", "an echo reply nobody asked for", "icmp[0] = 0 and icmp[4:2] = {n}",
      _icmp(0)),

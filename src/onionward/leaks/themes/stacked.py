@@ -11,20 +11,15 @@ from pathlib import Path
 
 from onionward.leaks import packets
 from onionward.leaks.model import Account, Attempt, Probe, Vector
+from onionward.leaks.settings import device, foreign_table, ip_batch, run, sysctl
+from onionward.leaks.sights import SEES_UDP
 from onionward.leaks.themes import guests
 from onionward.leaks.themes.link import ip_datagram
-from onionward.leaks.tools import (
-    SEES_UDP,
-    device,
-    foreign_table,
-    ip_batch,
-    run,
-    send_frame,
-    sysctl,
-)
+from onionward.leaks.tools import send_frame
 
 _SECONDS_OF_KERNEL = 1.3
 _CROSSING_SECONDS = 0.05
+_CROSSINGS = 4
 
 
 def _groups(join: Callable[[socket.socket, int], None], family: int) -> Probe:
@@ -122,9 +117,10 @@ def _bridge_member(attempt: Attempt) -> None:
             data = packets.ethernet(
                 attempt.hardware, attempt.targets.far_mac, packets.ETH_IP4, inner
             )
-            send_frame(data, inside)
-            # a veth's frames cross the bridge when the kernel has time for them
-            time.sleep(_CROSSING_SECONDS)
+            for _ in range(_CROSSINGS):
+                send_frame(data, inside)
+                # a veth's frames cross the bridge when the kernel has time for them
+                time.sleep(_CROSSING_SECONDS)
         finally:
             ip_batch(f"link set {attempt.targets.device} nomaster")
 

@@ -21,6 +21,7 @@ Every chain that drops ends with a verdict of its own: the kernel puts a drop po
 at the end of a commit (nf_tables_api.c, nft_chain_commit_drop_policy); until then a new chain's
 end accepts.
 
+What stops something also counts it for whoever sent it (`onionward.render.nftables.accounting`).
 The reasons are in docs/security.md. nft(8) is the reference; version 1.0.6 is the oldest tried:
 it has no `destroy`, and wants a newline or semicolon before a closing brace.
 """
@@ -28,7 +29,15 @@ it has no `destroy`, and wants a newline or semicolon before a closing brace.
 from __future__ import annotations
 
 from onionward.policy import Policy
-from onionward.render.nftables import frames, lan, redirect, routed_host, sets, unrouted_host
+from onionward.render.nftables import (
+    accounting,
+    frames,
+    lan,
+    redirect,
+    routed_host,
+    sets,
+    unrouted_host,
+)
 from onionward.render.nftables.marks import (
     MARK_CLIENT,
     MARK_INBOUND,
@@ -48,6 +57,7 @@ __all__ = [
     "Chain",
     "Ruleset",
     "block",
+    "egress",
     "route",
 ]
 
@@ -70,24 +80,47 @@ def _filter_chains(policy: Policy, *, routed: bool) -> tuple[Chain, ...]:
     return (*host.chains(policy, routed=routed), *lan.chains(policy, routed=routed))
 
 
-def _ruleset(policy: Policy, state: str, chains: tuple[Chain, ...]) -> Ruleset:
-    egress = frames.chains(policy)
+def egress(policy: Policy, state: str) -> str:
+    """The table that watches frames, alone: for a machine whose packets iptables judges."""
+    family, name = EGRESS_TABLE
+    # adding first makes the deletion succeed always
+    head = f"table {family} {name}\ndelete table {family} {name}"
+    return "\n".join([head, *_egress_table(policy, state, *_frames(policy)), ""])
+
+
+def _frames(policy: Policy) -> tuple[tuple[Chain, ...], list[str]]:
+    return accounting.counted_frames(frames.chains(policy), nflog=policy.nflog)
+
+
+def _egress_table(
+    policy: Policy, state: str, chains: tuple[Chain, ...], counted: list[str]
+) -> list[str]:
+    return [
+        f"table {' '.join(EGRESS_TABLE)} {{",
+        f'\tcomment "onionward: {state}"',
+        *sets.of_accounts("dhcp_accounts", ((uid, uid) for uid in policy.dhcp_uids)),
+        *counted,
+        "\tcounter escaped { }",
+        *map(print_chain, chains),
+        "}",
+    ]
+
+
+def _ruleset(policy: Policy, state: str, judging: tuple[Chain, ...]) -> Ruleset:
+    chains, counted = accounting.counted(judging, nflog=policy.nflog)
+    frame_chains, frame_sets = _frames(policy)
     text = [
         remove(),
         f"table {' '.join(TABLE)} {{",
         f'\tcomment "onionward: {state}"',
         *sets.of_policy(policy),
+        *counted,
         *(f"\tcounter {name} {{ }}" for name in _COUNTERS),
-        *(print_chain(chain) for chain in chains),
+        *map(print_chain, chains),
         "}",
-        f"table {' '.join(EGRESS_TABLE)} {{",
-        f'\tcomment "onionward: {state}"',
-        *sets.of_accounts("dhcp_accounts", ((uid, uid) for uid in policy.dhcp_uids)),
-        "\tcounter escaped { }",
-        *(print_chain(chain) for chain in egress),
-        "}",
+        *_egress_table(policy, state, frame_chains, frame_sets),
         "",
     ]
-    counted = [(TABLE[1], c.name, len(c.rules)) for c in chains]
-    counted += [(EGRESS_TABLE[1], c.name, len(c.rules)) for c in egress]
-    return Ruleset(state, "\n".join(text), tuple(counted), policy.devices)
+    held = [(TABLE[1], c.name, len(c.rules)) for c in chains]
+    held += [(EGRESS_TABLE[1], c.name, len(c.rules)) for c in frame_chains]
+    return Ruleset(state, "\n".join(text), tuple(held), policy.devices)

@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from onionward.policy import Lan, Policy
+from onionward.render.nftables import accounts
 from onionward.render.nftables.onion_names import in_query
 from onionward.render.nftables.text import Chain, print_chain
 from onionward.tables import BOOT_TABLE
@@ -82,13 +83,15 @@ def _nothing_leaves(policy: Policy, exceptions: tuple[str, ...] = ()) -> tuple[s
     """What leaves, is forwarded, or stays on loopback: all of it passes postrouting."""
     if policy.route == "tor":
         return ('oifname "lo" accept', *exceptions, "drop")
-    uids = ", ".join(
-        str(low) if low == high else f"{low}-{high}"
-        for low, high in sorted({pair for user in policy.users for pair in user.uids})
+    uids = tuple(accounts.of_users(policy))
+    listed = ", ".join(map(str, accounts.single(uids)))
+    them = (
+        *((f"{{ {listed} }}",) if listed else ()),
+        *(f"{a}-{b}" for a, b in accounts.ranges(uids)),
     )
     return (
         # on loopback, too: services there resolve names for whoever asks
-        *((f"meta skuid {{ {uids} }} drop",) if uids else ()),
+        *(f"meta skuid {some} drop" for some in them),
         *((f"iifname {_lans(policy)} drop",) if policy.lans else ()),
         *(_onion(policy) if policy.route == "onion" else ()),
     )

@@ -2,15 +2,32 @@
 
 from __future__ import annotations
 
-from onionward.policy import Policy
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
 from onionward.render.nftables.text import Chain
+
+if TYPE_CHECKING:
+    from onionward.policy import Policy
 
 
 def chains(policy: Policy) -> tuple[Chain, ...]:
     """The egress chain and what it calls; none where no interface is watched."""
-    if not policy.devices:
+    return on_devices(policy.devices, policy.stamp)
+
+
+def on_devices(names: Iterable[str], stamp: int, priority: int = 0) -> tuple[Chain, ...]:
+    """The same for these interfaces.
+
+    Args:
+        names: of the interfaces.
+        stamp: the packet mark of what may leave.
+        priority: of the hook; a higher one comes later.
+
+    """
+    devices = ", ".join(f'"{name}"' for name in names)
+    if not devices:
         return ()
-    devices = ", ".join(f'"{name}"' for name in policy.devices)
     return (
         Chain(
             "of_kernel_or_root",
@@ -24,9 +41,9 @@ def chains(policy: Policy) -> tuple[Chain, ...]:
         ),
         Chain(
             "egress",
-            f"type filter hook egress devices = {{ {devices} }} priority 0; policy drop;",
+            f"type filter hook egress devices = {{ {devices} }} priority {priority}; policy drop;",
             (
-                f"meta mark {policy.stamp:#x} accept",
+                f"meta mark {stamp:#x} accept",
                 # ARP as long as a padded Ethernet frame, which has no room for a letter
                 "meta protocol arp meta length <= 64 jump of_kernel_or_root",
                 # link aggregation: the kernel's own, as long as its only message (802.1AX)

@@ -14,6 +14,8 @@ MARK_USER = 0x746F7204
 """A routed account's, not redirected."""
 MARK_DIRECT = 0x746F7205
 """A bypassed account's."""
+MARK_RUN = 0x746F7207
+"""An application of `onionward run` is connected to tor."""
 
-MARKS_OF_TOR = (MARK_REDIRECTED, MARK_CLIENT)
+MARKS_OF_TOR = (MARK_REDIRECTED, MARK_CLIENT, MARK_RUN)
 """Flows whose other end is tor: they must never be seen on an uplink."""

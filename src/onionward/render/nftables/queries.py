@@ -7,6 +7,7 @@ addresses and ports only. These queries, and the answers to them, are not tracke
 from __future__ import annotations
 
 from onionward.policy import Policy
+from onionward.render.nftables import accounts
 from onionward.render.nftables.onion_names import in_query
 from onionward.render.nftables.text import Chain, for_families, print_set
 
@@ -40,7 +41,6 @@ def chains(policy: Policy) -> tuple[Chain, ...]:
     if not are_told_apart(policy):
         return ()
     to_tor = for_families(f"update @asked_tor{{n}} {_ASKED}")
-    users = (*(f"meta skuid @users {update}" for update in to_tor), "meta skuid @users accept")
     answers = for_families(f"udp sport 53 {_ANSWERED} @asked_others{{n}} notrack")
     names = (f"{match} goto onion_asked" for match in in_query())
     onion = (
@@ -49,6 +49,7 @@ def chains(policy: Policy) -> tuple[Chain, ...]:
     )
     return (
         *(onion if policy.route == "onion" else ()),
+        *((Chain("user_asked", "", (*to_tor, "accept")),) if policy.users else ()),
         Chain(
             "asking",
             # before connection tracking (-200)
@@ -57,7 +58,7 @@ def chains(policy: Policy) -> tuple[Chain, ...]:
                 # answers of a resolver on this machine
                 *answers,
                 "udp dport != 53 accept",
-                *(users if policy.users else ()),
+                *accounts.user_rules(policy, "goto user_asked"),
                 *(("jump onion_names_asked",) if policy.route == "onion" else ()),
                 *for_families(
                     "{ip} daddr . udp dport . {ip} saddr . udp sport @asked_tor{n} "

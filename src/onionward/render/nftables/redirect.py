@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from onionward.policy import RELAY4, RELAY6, Policy
+from onionward.render.nftables import accounts
 from onionward.render.nftables.marks import MARK_CLIENT, MARK_REDIRECTED
 from onionward.render.nftables.onion_names import in_query
 from onionward.render.nftables.routed_host import kept_outgoing
@@ -33,7 +34,7 @@ def _local_chains(policy: Policy) -> tuple[Chain, ...]:
     if policy.route == "tor":
         to_tor = Chain("to_tor", hook, (*first, *kept_outgoing("return"), *_everything(policy)))
         return (to_tor,)
-    users = ("meta skuid @users jump all_of_users",) if policy.users else ()
+    users = accounts.user_rules(policy, "jump all_of_users")
     onion = (
         (*_onion_addresses(policy), "udp dport 53 jump onion_names")
         if policy.route == "onion"
@@ -99,10 +100,6 @@ def _circuit_chains(policy: Policy) -> tuple[Chain, ...]:
     # by tor's ports, not by the mark: who speaks to them without being redirected is bound to
     # an address of somebody else's just as easily
     ports = f"{{ tcp . {policy.trans_port}, udp . {policy.dns_port} }}"
-    accounts = (
-        "meta nfproto ipv4 snat ip to meta skuid map @circuits4",
-        "meta nfproto ipv6 snat ip6 to meta skuid map @circuits6",
-    )
     return (
         Chain(
             "circuits",
@@ -110,7 +107,7 @@ def _circuit_chains(policy: Policy) -> tuple[Chain, ...]:
             (
                 'oifname != "lo" return',
                 f"meta l4proto . th dport != {ports} return",
-                *(accounts if policy.users else ()),
+                *(accounts.circuit_rules(policy) if policy.users else ()),
                 # who is bound to an address of another's gets none of its circuits
                 "meta nfproto ipv4 snat ip to 127.0.0.1",
                 "meta nfproto ipv6 snat ip6 to ::1",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from onionward.policy import Policy
-from onionward.render.nftables import lan
+from onionward.render.nftables import lan, runs
 from onionward.render.nftables.marks import MARK_DIRECT, MARK_INBOUND, MARK_REDIRECTED, MARK_TOR
 from onionward.render.nftables.text import (
     DISCOVERY_PORTS,
@@ -59,6 +59,7 @@ def _output(policy: Policy, bypass: tuple[str, ...]) -> Chain:
             # redirected flows are on their way to loopback; their true device is judged last
             commented("fib daddr type local accept", Rule.OWN_ADDRESS),
             *kept_outgoing("accept"),
+            runs.outgoing(),
             # what rejects clients' packets speaks for addresses that are not ours
             *lan.outgoing(policy),
             # a reject would answer the forged address, so it comes after this
@@ -123,21 +124,17 @@ def _direct_user_chain(policy: Policy) -> Chain:
 
 
 def _tor_chains(policy: Policy) -> tuple[Chain, ...]:
-    owner = f"meta skuid {policy.tor_uid} meta l4proto tcp"
     group = ""
     if policy.tor_cgroup is not None:
         group = f'socket cgroupv2 level {policy.tor_cgroup.level} "{policy.tor_cgroup.name}" '
     orphan = f"ct mark {MARK_TOR:#x} meta l4proto tcp jump without_socket"
-    own = f"{owner} ct mark != {MARK_REDIRECTED:#x} {group}ct mark set {MARK_TOR:#x} accept"
+    own = f"ct mark != {MARK_REDIRECTED:#x} {group}".rstrip()
+    passed, on_wire = f"ct mark set {MARK_TOR:#x} accept", f"ct mark {MARK_TOR:#x}"
     return (
-        Chain("tor", "", (commented(own, Rule.TOR), orphan)),
+        Chain("tor", "", (*_own(policy, own, passed), *_elsewhere(policy, own), orphan)),
         # control groups cannot be asked for here (nft(8), socket expression), so the mark that
         # the output chain has set is
-        Chain(
-            "tor_on_wire",
-            "",
-            (commented(f"{owner} ct mark {MARK_TOR:#x} accept", Rule.TOR), orphan),
-        ),
+        Chain("tor_on_wire", "", (*_own(policy, on_wire, "accept"), orphan)),
         Chain(
             "without_socket",
             "",
@@ -145,6 +142,28 @@ def _tor_chains(policy: Policy) -> tuple[Chain, ...]:
             ("meta skuid >= 0 return", "ct state established accept"),
         ),
     )
+
+
+def _own(policy: Policy, match: str, verdict: str) -> tuple[str, ...]:
+    """What tor's account sends by TCP, as far as it may reach."""
+    owner = f"meta skuid {policy.tor_uid} meta l4proto tcp"
+    if policy.reach is None:
+        return (commented(f"{owner} {match} {verdict}", Rule.TOR),)
+    to = "{ip} daddr . tcp dport @relays{n}"
+    rules = for_families(f"{owner} {to} {match} {verdict}")
+    return tuple(commented(rule, Rule.TOR) for rule in rules)
+
+
+def _elsewhere(policy: Policy, match: str) -> tuple[str, ...]:
+    """Nothing else of tor itself, and without a word.
+
+    A relay that is new to tor is known here a moment later. After silence the kernel repeats the
+    attempt within a second; after an answer tor would give the relay up for minutes.
+    """
+    if policy.reach is None:
+        return ()
+    owner = f"meta skuid {policy.tor_uid} meta l4proto tcp"
+    return (commented(f"{owner} {match} counter name refused drop", Rule.TOR_ELSEWHERE),)
 
 
 def _answers(policy: Policy) -> Chain:
@@ -195,6 +214,7 @@ def _wire(policy: Policy, bypass: tuple[str, ...]) -> Chain:
             f"meta mark set {policy.stamp:#x}",
             "jump neighbour_discovery",
             *kept_outgoing("accept"),
+            runs.outgoing(),
             *lan.outgoing(policy),
             "jump tor_on_wire",
             *(direct if policy.direct_users else ()),
@@ -245,10 +265,14 @@ def _input_chains(policy: Policy) -> tuple[Chain, ...]:
             "strong_host",
             "type filter hook prerouting priority -310; policy accept;",
             (
+                *runs.arriving(),
                 *lan.arriving(policy),
                 # a packet for an address of another interface is a probe (CVE-2019-14899)
-                'iifname != "lo" fib daddr . iif type '
-                "!= { local, broadcast, multicast, anycast } drop",
+                commented(
+                    'iifname != "lo" fib daddr . iif type '
+                    "!= { local, broadcast, multicast, anycast } counter name forwarded drop",
+                    Rule.FORWARDED,
+                ),
             ),
         ),
         Chain(
@@ -256,9 +280,9 @@ def _input_chains(policy: Policy) -> tuple[Chain, ...]:
             "type filter hook input priority 0; policy drop;",
             (
                 'iifname "lo" accept',
+                *runs.entering(),
                 *lan.entering(policy),
-                _loopback4(policy),
-                f"ip6 daddr {{ ::1, {policy.virtual6} }} drop",
+                *_loopback(policy),
                 "ip saddr . tcp sport . ip daddr . tcp dport @kept4 accept",
                 "ip6 saddr . tcp sport . ip6 daddr . tcp dport @kept6 accept",
                 "ct state invalid drop",
@@ -277,10 +301,14 @@ def _input_chains(policy: Policy) -> tuple[Chain, ...]:
     )
 
 
-def _loopback4(policy: Policy) -> str:
-    if policy.virtual4.is_loopback:
-        return "ip daddr 127.0.0.0/8 drop"
-    return f"ip daddr {{ 127.0.0.0/8, {policy.virtual4} }} drop"
+def _loopback(policy: Policy) -> tuple[str, ...]:
+    own4 = () if policy.virtual4.is_loopback else (f"ip daddr {policy.virtual4} drop",)
+    return (
+        "ip daddr 127.0.0.0/8 drop",
+        *own4,
+        "ip6 daddr ::1 drop",
+        f"ip6 daddr {policy.virtual6} drop",
+    )
 
 
 def _datagrams(policy: Policy) -> tuple[str, ...]:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from onionward.networks import of_version
-from onionward.policy import CIRCUITS4, CIRCUITS6, Flow, Policy
-from onionward.render.nftables import flow_memory, queries
+from onionward.policy import Endpoint, Flow, Policy
+from onionward.render.nftables import accounts, flow_memory, queries
 from onionward.render.nftables.text import print_set
 
 
@@ -26,6 +26,8 @@ def of_policy(policy: Policy) -> list[str]:
     for version in (4, 6):
         lines += print_set(f"kept{version}", _flow_type(version), _flows(policy.kept, version))
     lines += of_accounts("dhcp_accounts", ((uid, uid) for uid in policy.dhcp_uids))
+    if policy.reach is not None:
+        lines += _relays(policy.reach)
     if policy.lans:
         lines += print_set("lans", "ifname", (f'"{lan.interface}"' for lan in policy.lans))
         for version in (4, 6):
@@ -43,16 +45,35 @@ def of_policy(policy: Policy) -> list[str]:
             "direct_users", (uids for user in policy.direct_users for uids in user.uids)
         )
     if policy.users:
-        lines += of_accounts("users", (uids for user in policy.users for uids in user.uids))
-        lines += _circuits(policy)
+        lines += accounts.single_set("users", accounts.of_users(policy))
+        lines += accounts.circuit_maps(policy)
     if policy.users and policy.route != "tor":
         for version in (4, 6):
             lines += print_set(f"user_flows{version}", _flow_type(version), (), flow_memory.FLAGS)
     return lines + queries.sets(policy)
 
 
+def of_scopes(policy: Policy) -> list[str]:
+    """Those that tell whom the scopes of a machine that is not routed itself are about."""
+    lines: list[str] = []
+    if policy.lans:
+        lines += print_set("lans", "ifname", (f'"{lan.interface}"' for lan in policy.lans))
+        for version in (4, 6):
+            lines += print_set(f"kept{version}", _flow_type(version), _flows(policy.kept, version))
+    if policy.users:
+        lines += accounts.single_set("users", accounts.of_users(policy))
+    return lines
+
+
+def _relays(reach: Sequence[Endpoint]) -> Iterator[str]:
+    # of single values: what closes never asks a set of intervals (docs/architecture.md)
+    for version in (4, 6):
+        places = (f"{a} . {port}" for a, port in reach if a.version == version)
+        yield from print_set(f"relays{version}", f"ipv{version}_addr . inet_service", places)
+
+
 def of_accounts(name: str, uids: Iterable[tuple[int, int]]) -> list[str]:
-    """A set of user ids; a range needs a set of intervals."""
+    """A set of user ids for rules that open something (`onionward.render.nftables.accounts`)."""
     ranges = sorted(set(uids))
     flags = "interval" if any(first != last for first, last in ranges) else ""
     return print_set(name, "uid", (_range(*pair) for pair in ranges), flags)
@@ -72,19 +93,3 @@ def _flows(flows: Iterable[Flow], version: int) -> Iterator[str]:
 
 def _flow_type(version: int) -> str:
     return f"ipv{version}_addr . inet_service . ipv{version}_addr . inet_service"
-
-
-def _circuits(policy: Policy) -> list[str]:
-    lines: list[str] = []
-    for version, network in ((4, CIRCUITS4), (6, CIRCUITS6)):
-        # clear of the address that clients of a LAN are sent to
-        start = network[1] if version == 4 else network[1 << 16]
-        pairs = sorted(
-            (uids, start + number) for number, user in enumerate(policy.users) for uids in user.uids
-        )
-        flags = "interval" if any(first != last for (first, last), _ in pairs) else ""
-        elements = (f"{_range(*uids)} : {address}" for uids, address in pairs)
-        lines += print_set(
-            f"circuits{version}", f"uid : ipv{version}_addr", elements, flags, word="map"
-        )
-    return lines

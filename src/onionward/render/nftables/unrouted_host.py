@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from onionward.policy import RELAY4, RELAY6, Policy
-from onionward.render.nftables import lan, queries
+from onionward.render.nftables import accounts, lan, queries, runs
 from onionward.render.nftables.marks import MARK_REDIRECTED, MARK_USER
 from onionward.render.nftables.onion_names import in_query
 from onionward.render.nftables.text import NAMES, SYN_ONLY, Chain, for_families
@@ -15,7 +15,7 @@ def chains(policy: Policy, *, routed: bool) -> tuple[Chain, ...]:
     users = policy.users
     return (
         *(queries.chains(policy) if routed else ()),
-        *((_user_marks(),) if users else ()),
+        *(_user_marks(policy) if users else ()),
         *((_user(policy),) if users else ()),
         *(_onion_queries() if policy.route == "onion" else ()),
         _output(policy, routed=routed),
@@ -30,26 +30,31 @@ def _virtual(policy: Policy) -> tuple[str, str]:
     return (f"ip daddr {policy.virtual4}", f"ip6 daddr {policy.virtual6}")
 
 
-def _user_marks() -> Chain:
-    tcp = "meta skuid @users meta l4proto tcp"
+def _user_marks(policy: Policy) -> tuple[Chain, Chain]:
+    tcp = "meta l4proto tcp"
     mark = f"ct mark != {MARK_REDIRECTED:#x} ct mark set {MARK_USER:#x}"
     flow4, flow6 = for_families("{{ {ip} daddr . tcp dport . {ip} saddr . tcp sport }}")
-    return Chain(
-        "user_marks",
-        # the owner is known now: what is left of the flow when it no longer is has the mark
-        "type filter hook output priority -150; policy accept;",
+    of_user = Chain(
+        "user_marked",
+        "",
         (
-            "meta skuid != @users return",
             f"{tcp} update @user_flows4 {flow4}",
             # a connection within the link is none; what is answered there must not look for a way
             f"{tcp} ip6 daddr != fe80::/10 update @user_flows6 {flow6}",
             # what another subflow sends has no owner (RFC 8684)
             f"{tcp} reset tcp option mptcp",
             # not what others have begun: datagrams of several accounts may have the same ports
-            f"meta skuid @users ct status & confirmed == 0x0 {mark}",
-            f"meta skuid @users ct direction reply {mark}",
+            f"ct status & confirmed == 0x0 {mark}",
+            f"ct direction reply {mark}",
         ),
     )
+    every = Chain(
+        "user_marks",
+        # the owner is known now: what is left of the flow when it no longer is has the mark
+        "type filter hook output priority -150; policy accept;",
+        accounts.user_rules(policy, "goto user_marked"),
+    )
+    return of_user, every
 
 
 def _user(policy: Policy) -> Chain:
@@ -114,7 +119,7 @@ def _onion_queries() -> tuple[Chain, Chain]:
 
 def _output(policy: Policy, *, routed: bool) -> Chain:
     users = (
-        "meta skuid @users goto user",
+        *accounts.user_rules(policy, "goto user"),
         f"ct mark {MARK_USER:#x} goto user",
         commented("meta skuid >= 0 accept", Rule.UNROUTED),
         "fib daddr type local accept",
@@ -125,10 +130,9 @@ def _output(policy: Policy, *, routed: bool) -> Chain:
         f"{SYN_ONLY} tcp option mptcp subtype 1 counter name invalid drop",
         # what is left of a connection whose owner nobody knows any more: an account's, perhaps
         "meta l4proto tcp ct state { invalid, new } tcp flags & (fin | syn | rst | ack) != syn "
-        "counter name invalid drop"
-        if routed
+        "counter name invalid drop",
         # others' are sent again; the account's are gone by then
-        else "meta l4proto tcp ct direction original counter name invalid drop",
+        *(() if routed else ("meta l4proto tcp ct direction original counter name invalid drop",)),
     )
     tcp = "meta l4proto tcp counter name refused reject with tcp reset"
     other = "counter name refused reject with icmpx type admin-prohibited"
@@ -143,6 +147,7 @@ def _output(policy: Policy, *, routed: bool) -> Chain:
         "output",
         "type filter hook output priority 0; policy accept;",
         (
+            *_tor(policy),
             *(onion if policy.route == "onion" else ()),
             *(users if policy.users else ()),
             commented("accept", Rule.UNROUTED),
@@ -150,9 +155,19 @@ def _output(policy: Policy, *, routed: bool) -> Chain:
     )
 
 
+def _tor(policy: Policy) -> tuple[str, ...]:
+    """Where its relays alone may be reached: nothing else of tor's account leaves."""
+    if policy.reach is None:
+        return ()
+    owner = f"meta skuid {policy.tor_uid} fib daddr type != local"
+    relays = for_families(f"{owner} {{ip}} daddr . tcp dport @relays{{n}} accept")
+    elsewhere = commented(f"{owner} counter name refused drop", Rule.TOR_ELSEWHERE)
+    return (*(commented(rule, Rule.TOR) for rule in relays), elsewhere)
+
+
 def _wire(policy: Policy) -> Chain:
     users = (
-        "meta skuid @users counter name escaped drop",
+        *accounts.user_rules(policy, "counter name escaped drop"),
         f"ct mark {MARK_USER:#x} counter name escaped drop",
     )
     clients = tuple(f"oifname != @lans {rule}" for rule in lan.never_elsewhere())
@@ -177,8 +192,8 @@ def _forwarded() -> Chain:
         "forwarded",
         "type filter hook forward priority 0; policy accept;",
         (
-            "iifname @lans counter name forwarded drop",
-            "oifname @lans counter name forwarded drop",
+            commented("iifname @lans counter name forwarded drop", Rule.FORWARDED),
+            commented("oifname @lans counter name forwarded drop", Rule.FORWARDED),
         ),
     )
 
@@ -188,19 +203,21 @@ def _arriving(policy: Policy) -> Chain:
         f"tcp dport {policy.trans_port}",
         f"udp dport {policy.dns_port}",
     )
-    ours4, ours6 = str(policy.virtual4), str(policy.virtual6)
-    if policy.lans:
-        ours4, ours6 = f"{{ {ours4}, {RELAY4} }}", f"{{ {ours6}, {RELAY6} }}"
+    relays = (f"ip daddr {RELAY4}", f"ip6 daddr {RELAY6}") if policy.lans else ()
     return Chain(
         "strong_host",
         "type filter hook prerouting priority -310; policy accept;",
         (
             'iifname "lo" return',
+            *runs.arriving(),
             *lan.arriving(policy),
             # nobody outside speaks to tor, whatever the machine takes for local (route_localnet)
-            f"ip daddr {ours4} drop",
-            f"ip6 daddr {ours6} drop",
+            *(
+                commented(f"{ours} drop", Rule.ONION_REFUSED)
+                for ours in (*_virtual(policy), *relays)
+            ),
             *(f"ip daddr 127.0.0.0/8 {port} drop" for port in ports),
+            commented("accept", Rule.UNROUTED),
         ),
     )
 
@@ -220,6 +237,7 @@ def _input(policy: Policy) -> Chain:
         "type filter hook input priority 0; policy accept;",
         (
             'iifname "lo" accept',
+            *runs.entering(),
             *lan.entering(policy),
             *(probes if policy.users else ()),
         ),

@@ -1,0 +1,146 @@
+"""`onionward import`: old setups → a configuration that means the same, and what is safer in it.
+
+FILE … ──► words, rules ──► Found ──► onionward.toml, with what was kept and what was changed
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterable, Iterator
+
+from onionward.importing import firehol, netfilter, pf
+from onionward.importing.found import Found, Note
+from onionward.networks import Network, overlapping
+from onionward.printable import printable
+
+# where names may be mapped, tried in this order when what was there does not do
+_VIRTUAL4 = ("127.192.0.0/10",)
+_VIRTUAL4_OF_LAN = ("10.192.0.0/10", "172.20.0.0/16", "100.64.0.0/10", "192.168.0.0/16")
+
+
+def read(files: Iterable[tuple[str, str]]) -> Found:
+    """What the files (name, text) say together."""
+    found = Found()
+    for name, text in files:
+        if pf.is_pf(text):
+            pf.read(text, name, found)
+        elif firehol.is_firehol(text):
+            firehol.read(text, name, found)
+        else:
+            netfilter.read(text, name, found)
+    _settle(found)
+    return found
+
+
+def _settle(found: Found) -> None:
+    """What no single line says."""
+    if found.rules and not found.ip6:
+        found.change("", "there was not one rule for IPv6, which left in clear: it is covered now")
+    found.users = [name for name in found.users if name not in ("0", "root")]
+    if found.host and found.users:
+        found.change("", "accounts that go through Tor on a routed host only get circuits apart")
+    if found.host:
+        found.onion = False
+    elif found.bypass:
+        for network, place in found.bypass.items():
+            found.leave_out(place, f"{network}: nothing is bypassed where this host is not routed")
+        found.bypass.clear()
+    for network, place in found.bypass.items():
+        found.change(
+            place,
+            f"{network} was reached for name resolution, too: names are asked of Tor alone now, "
+            "wherever they are asked for",
+        )
+    if found.inbound:
+        ports = ", ".join(map(str, sorted(found.inbound)))
+        found.change(
+            next(iter(found.inbound.values())),
+            f"TCP {ports} was open: who may connect is decided by host.inbound (attached and "
+            'bypassed networks), not by port; "all" lets everybody in',
+        )
+    if not (found.host or found.onion or found.lans or found.users):
+        found.host = True
+        found.change(
+            "", "no rule says who goes through Tor: everything that this machine sends does"
+        )
+    _settle_virtual(found)
+
+
+def _settle_virtual(found: Found) -> None:
+    for version, (network, place) in list(found.virtual.items()):
+        clash = next((n for n in found.bypass if overlapping(n, network)), None)
+        problem = ""
+        if clash is not None:
+            problem = f"it lies in {clash}, which is reached directly: .onion names would have left"
+        elif found.lans and network.is_loopback:
+            problem = "clients send nothing to loopback over a wire"
+        elif version == 6 and network[0] not in ipaddress.ip_network("fc00::/7"):
+            problem = "not a unique local network (fc00::/7)"
+        elif network.prefixlen > (16 if version == 4 else 104):
+            problem = "too small for tor"
+        elif version == 4 and not network.is_private:
+            problem = "not a private range"
+        if problem:
+            found.change(place, f"names were mapped into {network}: {problem}")
+            del found.virtual[version]
+        else:
+            found.keep(place, f"names under .onion are mapped into {network}")
+    if 4 in found.virtual:
+        return
+    usual = _VIRTUAL4_OF_LAN if found.lans else _VIRTUAL4
+    free = [
+        candidate
+        for candidate in map(ipaddress.ip_network, usual)
+        if not any(overlapping(candidate, network) for network in found.bypass)
+    ]
+    if free and str(free[0]) != usual[0]:
+        found.virtual[4] = (free[0], "")
+
+
+def to_toml(found: Found) -> str:
+    """The configuration, with what was kept and what was changed as comments."""
+    return "\n".join([*_heading(found), *_tables(found)])
+
+
+def _heading(found: Found) -> Iterator[str]:
+    yield "# What the old setup meant, for onionward."
+    for words, notes in (
+        ("kept", found.kept),
+        ("changed, for safety", found.changed),
+        ("left out", found.left_out),
+    ):
+        if notes:
+            yield "#"
+            yield f"# {words}:"
+            yield from (f"#   {_printable(note)}" for note in notes)
+    yield ""
+
+
+def _printable(note: Note) -> str:
+    words = f"{note.place}: {note.words}" if note.place else note.words
+    return printable(words)
+
+
+def _tables(found: Found) -> Iterator[str]:
+    route = "tor" if found.host else "onion" if found.onion else "direct"
+    yield from ("[host]", f'route = "{route}"', "")
+    for interface in found.lans:
+        yield from ("[[lan]]", f"interface = {_quoted(interface)}", "")
+    for name in found.users:
+        control = ["control = true"] if name in found.control else []
+        yield from ("[[user]]", f"name = {_quoted(name)}", *control, "")
+    if found.bypass:
+        yield from ("[bypass]", f"networks = {_listed(found.bypass)}", "")
+    if found.virtual:
+        networks = [network for network, _ in found.virtual.values()]
+        yield from ("[tor]", f"virtual_networks = {_listed(networks)}", "")
+
+
+def _listed(networks: Iterable[Network]) -> str:
+    return f"[{', '.join(_quoted(str(network)) for network in networks)}]"
+
+
+def _quoted(text: str) -> str:
+    import json
+
+    return json.dumps(text)

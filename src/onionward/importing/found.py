@@ -1,0 +1,126 @@
+"""What old setups say, gathered from any number of files."""
+
+from __future__ import annotations
+
+import ipaddress
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from onionward.networks import Network
+
+
+class Note(NamedTuple):
+    """Something about a place in a file.
+
+    Attributes:
+        place: file and line, or "".
+        words: what became of it, and why.
+
+    """
+
+    place: str
+    words: str
+
+
+@dataclass
+class Found:
+    """All that was read so far.
+
+    Attributes:
+        host: whether all that the machine sends goes to tor.
+        onion: whether only what is mapped from names under .onion does.
+        lans: interfaces of clients.
+        users: accounts that go to tor.
+        control: of these, those that may speak to tor's control port.
+        bypass: networks reached directly, with the place where they are named.
+        virtual: where names are mapped.
+        inbound: TCP ports that were open to others.
+        tor_account: of tor, by name or number.
+        ip6: whether IPv6 was thought of.
+        rules: whether there were rules of a packet filter at all.
+        kept: what means the same now.
+        changed: what was made safe.
+        left_out: what has no meaning here.
+
+    """
+
+    host: bool = False
+    onion: bool = False
+    lans: list[str] = field(default_factory=list)
+    users: list[str] = field(default_factory=list)
+    control: list[str] = field(default_factory=list)
+    bypass: dict[Network, str] = field(default_factory=dict)
+    virtual: dict[int, tuple[Network, str]] = field(default_factory=dict)
+    inbound: dict[int, str] = field(default_factory=dict)
+    tor_account: str = ""
+    ip6: bool = False
+    rules: bool = False
+    kept: list[Note] = field(default_factory=list)
+    changed: list[Note] = field(default_factory=list)
+    left_out: list[Note] = field(default_factory=list)
+
+    def keep(self, place: str, words: str) -> None:
+        """Say that something means the same now."""
+        _once(self.kept, Note(place, words))
+
+    def change(self, place: str, words: str) -> None:
+        """Say that something was made safe, and why."""
+        _once(self.changed, Note(place, words))
+
+    def leave_out(self, place: str, words: str) -> None:
+        """Say that something has no meaning here."""
+        _once(self.left_out, Note(place, words))
+
+    def route_host(self, place: str) -> None:
+        """All that the machine sends goes to tor."""
+        self.host = True
+        self.keep(place, "everything that this machine sends goes through Tor")
+
+    def add_lan(self, interface: str, place: str) -> None:
+        """Clients behind an interface go to tor."""
+        if interface.endswith(("+", "*")):
+            self.change(
+                place,
+                f"{interface} stands for any number of interfaces, the uplink perhaps among them: "
+                "name those of clients yourself, as [[lan]]",
+            )
+            return
+        if interface not in self.lans:
+            self.lans.append(interface)
+        self.keep(place, f"clients behind {interface} go through Tor")
+
+    def add_user(self, name: str, place: str) -> None:
+        """An account goes to tor."""
+        if name not in self.users:
+            self.users.append(name)
+        self.keep(place, f"the account {name} goes through Tor")
+
+    def bypass_network(self, text: str, place: str) -> None:
+        """A network is reached directly."""
+        network = network_of(text)
+        if network is None:
+            self.leave_out(place, f"{text} is no network")
+        elif network.is_loopback or network.is_multicast or network.is_reserved:
+            self.leave_out(place, f"{network} never leaves this machine, and needs no bypass")
+        elif network.prefixlen == 0:
+            self.change(place, f"{network} is everything: not bypassed")
+        elif not network.is_unspecified and int(network.network_address) >> (
+            network.max_prefixlen - 8
+        ):
+            self.bypass.setdefault(network, place)
+            self.keep(place, f"{network} is reached directly")
+        else:
+            self.leave_out(place, f"{network} is nobody's address, and is refused")
+
+
+def _once(notes: list[Note], note: Note) -> None:
+    if note not in notes:
+        notes.append(note)
+
+
+def network_of(text: str) -> Network | None:
+    """A network or address as iptables and pf write it."""
+    try:
+        return ipaddress.ip_network(text, strict=False)
+    except ValueError:
+        return None

@@ -1,0 +1,57 @@
+"""Lines of a torrc (tor(1), THE CONFIGURATION FILE FORMAT)."""
+
+from __future__ import annotations
+
+from onionward.importing.found import Found, network_of
+
+# options that such setups have, in the small letters in which they are compared
+_PORTS = frozenset({"transport", "dnsport"})
+_ADDRESSES = {"translistenaddress": "TransPort", "dnslistenaddress": "DNSPort"}
+_VIRTUAL = frozenset({"virtualaddrnetwork", "virtualaddrnetworkipv4", "virtualaddrnetworkipv6"})
+_OURS = {
+    "automaphostsonresolve": "names under .onion are mapped, always",
+    "user": "tor gets an account of its own",
+    "datadirectory": "tor's data is kept in /var/lib/onionward",
+    "runasdaemon": "tor is started and ended by onionward",
+    "log": "tor's log is in /run/onionward while it is on",
+    "pidfile": "tor is started and ended by onionward",
+    "automaphostssuffixes": "names under .onion are mapped; others are resolved",
+    "clientonly": "tor is a client, always",
+    "transproxytype": "chosen by onionward",
+}
+_NOT_TAKEN = {
+    "socksport": "no SOCKS port is opened: programs need none",
+    "sockslistenaddress": "no SOCKS port is opened: programs need none",
+    "controlport": "tor's control port is for onionward; [[user]] with control = true has a filter",
+    "cookieauthentication": "onionward uses a socket that only root can open",
+    "hashedcontrolpassword": "onionward uses a socket that only root can open",
+}
+OPTIONS = frozenset((*_PORTS, *_ADDRESSES, *_VIRTUAL, *_OURS, *_NOT_TAKEN))
+
+
+def read_line(words: tuple[str, ...], place: str, found: Found) -> None:
+    """One option; the first word is one of OPTIONS."""
+    name, value = words[0], words[1] if len(words) > 1 else ""
+    option = name.lower()
+    if option in _PORTS:
+        found.change(
+            place,
+            f"{name} {value}: onionward listens on privileged ports of loopback (940 and 941), "
+            "which no other account can take while tor is down",
+        )
+    elif option in _ADDRESSES:
+        found.change(
+            place,
+            f"{name} is an option that tor no longer has (an address belongs to "
+            f"{_ADDRESSES[option]}); listeners are on loopback, and clients are led there",
+        )
+    elif option in _VIRTUAL:
+        network = network_of(value.strip("[]").replace("]", ""))
+        if network is None:
+            found.leave_out(place, f"{name} {value}: no network")
+        else:
+            found.virtual[network.version] = (network, place)
+    elif option in _OURS:
+        found.keep(place, f"{name}: {_OURS[option]}")
+    else:
+        found.leave_out(place, f"{name}: {_NOT_TAKEN[option]}")

@@ -1,0 +1,1 @@
+nameserver 127.0.0.1

@@ -1,0 +1,3 @@
+sudo touch /etc/init.d/anonuser
+sudo chmod a+x /etc/init.d/anonuser
+sudo vim /etc/init.d/anonuser

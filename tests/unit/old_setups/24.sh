@@ -1,0 +1,1 @@
+supersede domain-name-servers 127.0.0.1;

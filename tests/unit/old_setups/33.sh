@@ -1,0 +1,2 @@
+lookup file bind
+nameserver 127.0.0.1

@@ -1,0 +1,158 @@
+"""What old setups meant: every block of the wiki's article, and what has grown out of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from onionward.config import parse
+from onionward.importing import read, to_toml
+from onionward.importing.words import commands
+from onionward.networks import of_version
+
+OLD = Path(__file__).parent / "old_setups"
+HOST, BYPASS = "host = tor", "bypass = 192.168.0.0/23"
+MAPPED = "virtual = 10.192.0.0/10"
+
+# a block alone says no more than this; what says nothing of scopes routes the host
+MEANS = {
+    "01.torrc": {HOST, MAPPED},
+    "03.sh": {HOST, BYPASS},
+    "04.torrc": {HOST, MAPPED},
+    "05.sh": {"host = direct", "lan = eth0"},
+    "06.torrc": {HOST, MAPPED},
+    "08.sh": {HOST, "lan = eth0", BYPASS},
+    "10.torrc": {HOST, MAPPED},
+    "12.sh": {"host = direct", "user = anonymous"},
+    "16.sh": {"host = direct", "user = anonymous"},
+    "18.sh": {"host = direct", "user = anonymous, control"},
+    "19.torrc": {HOST, MAPPED},
+    "21.sh": {"host = onion"},
+    "27.pf": {HOST, BYPASS},
+    "28.pf": {HOST, BYPASS},
+    "29.torrc": {HOST, MAPPED},
+    "30.pf": {"host = direct", "lan = fxp0"},
+    "31.pf": {"host = direct", "lan = fxp0"},
+    "32.torrc": {HOST, MAPPED},
+    "37.pf": {HOST, "lan = fxp0", BYPASS},
+    "38.pf": {HOST, "lan = fxp0", BYPASS},
+    "39.firehol": {HOST, "lan = eth1"},
+}
+
+
+def imported(*files: tuple[str, str]) -> tuple[set[str], str]:
+    """What the configuration says, read by onionward itself, and the whole text."""
+    text = to_toml(read(files))
+    config = parse(text, "imported.toml")
+    networks = ", ".join(map(str, of_version(config.bypass.networks, 4)))
+    says = {f"host = {config.host_route}"}
+    says |= {f"lan = {lan.interface}" for lan in config.lan}
+    says |= {f"user = {u.name}{', control' if u.control else ''}" for u in config.user}
+    says |= {f"bypass = {networks}"} if networks else set()
+    if config.tor.virtual_networks != "auto":
+        says |= {f"virtual = {network}" for network in config.tor.virtual_networks}
+    return says, text
+
+
+@pytest.mark.parametrize("path", sorted(OLD.iterdir()), ids=lambda path: path.name)
+def test_each_block_means(path: Path) -> None:
+    says, text = imported((path.name, path.read_text()))
+    assert says == MEANS.get(path.name, {HOST}), text
+
+
+def test_torrc_and_rules_together() -> None:
+    files = [(n, (OLD / n).read_text()) for n in ("04.torrc", "05.sh")]
+    says, text = imported(*files)
+    assert says == {"host = direct", "lan = eth0", MAPPED}
+    assert "04.torrc:4: TransListenAddress is an option that tor no longer has" in text
+    files = [(n, (OLD / n).read_text()) for n in ("06.torrc", "07.sh", "08.sh")]
+    assert imported(*files)[0] == {HOST, "lan = eth0", BYPASS, MAPPED}
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("03.sh", "there was not one rule for IPv6"),
+        ("03.sh", "ESTABLISHED was accepted: connections from before went on in clear"),
+        ("03.sh", "192.168.1.0/24 was reached for name resolution, too"),
+        ("03.sh", "--syn: only what opens a connection was redirected"),
+        ("03.sh", "03.sh:5: flushing: rules of others stay"),
+        ("08.sh", "clients reached 192.168.1.0/24 around Tor"),
+        ("12.sh", "what anonymous sends without a socket"),
+        ("18.sh", "anonymous may speak to tor's control port, through a filter"),
+        ("30.pf", "set skip on lo: nothing was judged there"),
+        ("06.torrc", "DNSListenAddress is an option that tor no longer has"),
+        ("39.firehol", "eth+ stands for any number of interfaces"),
+    ],
+)
+def test_what_was_changed_is_said(name: str, words: str) -> None:
+    assert words in to_toml(read([(name, (OLD / name).read_text())]))
+
+
+DESCENDANT = """\
+#!/usr/bin/env bash
+readonly torrc="/etc/tor/torrc"
+TOR_UID=$(id -u debian-tor)
+TOR_EXCLUDE="192.168.0.0/16 172.16.0.0/12 10.0.0.0/8"
+start() {
+    if [[ -f $torrc ]]; then
+        cat > "$torrc" <<EOF
+VirtualAddrNetworkIPv4 10.192.0.0/10
+AutomapHostsOnResolve 1
+TransPort 9040 IsolateClientAddr
+DNSPort 53
+EOF
+    fi
+    sysctl -w net.ipv6.conf.all.disable_ipv6=1 >/dev/null 2>&1
+    iptables -t nat -A OUTPUT -m owner --uid-owner "$TOR_UID" -j RETURN
+    for NET in $TOR_EXCLUDE 127.0.0.0/9 224.0.0.0/4; do
+        iptables -t nat -A OUTPUT -d "$NET" -j RETURN
+    done
+    iptables -t nat -A OUTPUT -p tcp --syn -j REDIRECT --to-ports 9040
+    iptables -A INPUT -p tcp --dport 22 -m state --state NEW -j ACCEPT
+}
+case "$1" in
+    start) start ;;
+esac
+"""
+
+
+def test_a_descendant_that_leaks_its_onion_names() -> None:
+    says, text = imported(("anon.sh", DESCENDANT))
+    assert says == {HOST, "bypass = 10.0.0.0/8, 172.16.0.0/12, 192.168.0.0/16"}
+    assert (
+        "anon.sh:8: names were mapped into 10.192.0.0/10: it lies in 10.0.0.0/8, which is reached "
+        "directly: .onion names would have left" in text
+    )
+    assert "IPv6 was switched off: it goes through Tor like IPv4" in text
+    assert "TCP 22 was open" in text
+
+
+def test_what_iptables_save_prints() -> None:
+    text = "*nat\n:OUTPUT ACCEPT [0:0]\n-A OUTPUT -p tcp -j REDIRECT --to-ports 9040\nCOMMIT\n"
+    assert imported(("rules.v4", text))[0] == {HOST}
+
+
+def test_words_of_a_shell() -> None:
+    text = "A=\"x y\"; for i in $A 'z z'; do\n  run \"$i\" \\\n    ${A:-no} '$A' # no\ndone && end"
+    assert [command.words for command in commands(text)] == [
+        ("run", "x", "x", "y", "$A"),
+        ("run", "y", "x", "y", "$A"),
+        ("run", "z z", "x", "y", "$A"),
+        ("end",),
+    ]
+    assert [command.line for command in commands(text)] == [2, 2, 2, 4]
+
+
+def test_nothing_is_run(tmp_path: Path) -> None:
+    witness = tmp_path / "witness"
+    read([("evil.sh", f"touch {witness}; x=$(touch {witness}); `touch {witness}`\n")])
+    assert not witness.exists()
+
+
+@given(st.lists(st.sampled_from([*DESCENDANT.split(), "for", "do", "done", "'", '"', "\n", "{"])))
+def test_whatever_it_is_a_configuration_comes_out(words: list[str]) -> None:
+    imported(("any.sh", " ".join(words)))
