@@ -168,8 +168,11 @@ class Session:
         else:
             ended = self._place.execute(machine, user, words)
             for _ in range(_TRIES - 1):
-                # a circuit may break: this is about the document
-                if not ended.status or may_fail or not re.search(r"\bcurl\b", words):
+                # a circuit may break, and the guard tells of attempts once a second: this is about
+                # the document
+                broken = ended.status and not may_fail and re.search(r"\bcurl\b", words)
+                early = words == "onionward status" and self._unlike(command, ended)
+                if not broken and not early:
                     break
                 time.sleep(0.5)
                 ended = self._place.execute(machine, user, words)
@@ -180,10 +183,13 @@ class Session:
             assert [x.strip() for x in command.output if x.strip()] == [ended.output.strip()], (
                 f"{place}: it is {ended.output}"
             )
-        elif command.output:
-            shown = [self._replaced(line) for line in command.output]
-            unlike = difference(shown, ended.output.splitlines())
+        else:
+            unlike = self._unlike(command, ended)
             assert not unlike, f"{place}: its output is another one\n{unlike}"
+
+    def _unlike(self, command: Command, ended: Ended) -> str:
+        shown = [self._replaced(line) for line in command.output]
+        return difference(shown, ended.output.splitlines()) if shown else ""
 
     def _who(self, command: Command, block: Block) -> tuple[str, str | None]:
         standing = block.on or self._default

@@ -49,6 +49,7 @@ class Machine:
         self.host = lab.hosts[name]
         self.link = lab.host_link if name == "host" else lab.gateway_link
         self.started: list[subprocess.Popen[str]] = []
+        self._of_accounts: list[subprocess.Popen[str]] = []
 
     def _on(self, name: str) -> Host:
         return self.lab.hosts[name] if name else self.host
@@ -86,7 +87,10 @@ class Machine:
         return done.stdout
 
     def spawn(self, *argv: str, on: str = "", user: str | None = None) -> subprocess.Popen[str]:
-        """Start a command; `close` ends it. Its first line on standard output says it is ready."""
+        """Start a command; `close` ends it. Its first line on standard output says it is ready.
+
+        What an account runs ends by itself when its standard input does.
+        """
         process = subprocess.Popen(
             self._on(on).command(argv, user=user),
             stdin=subprocess.PIPE,
@@ -95,6 +99,8 @@ class Machine:
             bufsize=1,
         )
         self.started.append(process)
+        if user is not None:
+            self._of_accounts.append(process)
         return process
 
     def stream(self, *argv: str) -> subprocess.Popen[bytes]:
@@ -111,8 +117,15 @@ class Machine:
 
     def close(self) -> None:
         """End what `spawn` has started."""
+        for process in self._of_accounts:
+            # by itself: runuser(1) that is told to end waits for seconds
+            assert process.stdin is not None
+            process.stdin.close()
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(10)
         for process in self.started:
             end(process)
+        self._of_accounts.clear()
         self.started.clear()
 
     def configure(self, text: str = "") -> None:
@@ -176,8 +189,11 @@ class Machine:
         """Stop it while it is idle, for what it has begun waits for it; `resume_guard` goes on."""
 
         def is_running(pid: str) -> bool:
-            command = self.path(f"/proc/{pid}/cmdline")
-            return command.exists() and bool(command.read_bytes())  # one that has ended has none
+            try:
+                # one that has ended has none, until its parent has heard of it
+                return bool(self.path(f"/proc/{pid}/cmdline").read_bytes())
+            except (FileNotFoundError, ProcessLookupError):
+                return False
 
         def is_idle() -> bool:
             children = [
