@@ -30,6 +30,7 @@ DHCP = f'{LAN}dhcp = true\ndhcp_range = ["198.18.8.100", "198.18.8.199"]\n'
 ALICE = '[[user]]\nname = "alice"\n'
 BOB = '[[user]]\nname = "bob"\naccept = ["subordinate"]\n'
 CONTROL = "control = true\n"
+NEVER_ROUTED = "carol"
 CAROL_DIRECT = '[[user]]\nname = "carol"\nroute = "direct"\n'
 ONION = "onion = true\n"
 
@@ -175,12 +176,12 @@ def sent(packets: Sequence[Packet]) -> list[Sent]:
 
 
 def tails(packets: Sequence[Packet]) -> list[Sent]:
-    """What was sent of connections that had not begun in clear."""
+    """What was sent of connections that had not begun in clear, but of who is routed by no scope."""
     begun, found = set(), []
     for each in sent(packets):
         if each.opens:
             begun.add(each.flow)
-        elif each.flow not in begun:
+        elif each.flow not in begun and each.sender != NEVER_ROUTED:
             found.append(each)
     return found
 
