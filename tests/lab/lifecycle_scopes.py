@@ -176,7 +176,7 @@ def sent(packets: Sequence[Packet]) -> list[Sent]:
 
 
 def tails(packets: Sequence[Packet]) -> list[Sent]:
-    """What was sent of connections that had not begun in clear, but of who is routed by no scope."""
+    """What was sent of connections that had not begun in clear, by who is ever routed."""
     begun, found = set(), []
     for each in sent(packets):
         if each.opens:
