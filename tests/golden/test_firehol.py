@@ -6,7 +6,6 @@ firehol reads them in tests/kernel/test_firehol.py.
 
 from __future__ import annotations
 
-import difflib
 from pathlib import Path
 
 import pytest
@@ -14,6 +13,7 @@ import pytest
 from onionward.errors import RefusedError
 from onionward.render import firehol
 from tests.golden import cases
+from tests.golden.reviewed import compare
 
 FOLDER = Path(__file__).parent / "firehol"
 # what stands before the refusal's reason, by what the policy has
@@ -36,20 +36,7 @@ def test_rendered_as_reviewed(case: cases.Case, request: pytest.FixtureRequest) 
         with pytest.raises(RefusedError, match=REFUSED[name]):
             firehol.render(case.policy)
         return
-    text = firehol.render(case.policy)
-    golden = FOLDER / f"{name}.conf"
-    if request.config.getoption("--update-goldens"):
-        golden.write_text(text)
-    reviewed = golden.read_text() if golden.exists() else ""
-    differences = difflib.unified_diff(
-        reviewed.splitlines(),
-        text.splitlines(),
-        f"{golden.name} (reviewed)",
-        f"{golden.name} (rendered now)",
-        lineterm="",
-    )
-    if listed := "\n".join(differences):
-        pytest.fail(listed, pytrace=False)
+    compare({FOLDER / f"{name}.conf": firehol.render(case.policy)}, request)
 
 
 def test_every_file_is_of_a_case() -> None:

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 import pwd
 import re
@@ -25,6 +24,7 @@ from onionward.tables import TABLE
 from onionward.tor.process import command
 from tests.golden import cases
 from tests.golden.machine import namespace, unique_cgroup
+from tests.golden.reviewed import compare
 
 TEXTS = ["route.nft", "block.nft", "boot.nft", "lock.nft", "torrc", "policy.txt", "resolv.conf"]
 
@@ -35,21 +35,7 @@ def test_all_cases_are_there() -> None:
 
 def test_rendered_as_reviewed(case: cases.Case, request: pytest.FixtureRequest) -> None:
     assert list(case.texts) == TEXTS
-    differences: list[str] = []
-    for name, text in case.texts.items():
-        golden = case.path / name
-        if request.config.getoption("--update-goldens"):
-            golden.write_text(text)
-        reviewed = golden.read_text() if golden.exists() else ""
-        differences += difflib.unified_diff(
-            reviewed.splitlines(),
-            text.splitlines(),
-            f"{case.path.name}/{name} (reviewed)",
-            f"{case.path.name}/{name} (rendered now)",
-            lineterm="",
-        )
-    if differences:
-        pytest.fail("\n".join(differences), pytrace=False)
+    compare({case.path / name: text for name, text in case.texts.items()}, request)
 
 
 def test_nothing_else_is_in_the_folder(case: cases.Case) -> None:

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
 from pathlib import Path
@@ -19,6 +18,7 @@ from onionward.render.iptables import Ruleset
 from onionward.render.iptables.text import document
 from tests.golden import cases
 from tests.golden.machine import namespace, unique_cgroup
+from tests.golden.reviewed import compare
 
 MORE = (
     (
@@ -54,22 +54,8 @@ def test_rendered_as_reviewed(case: cases.Case, request: pytest.FixtureRequest) 
         with pytest.raises(RefusedError, match="does not hold tor to its bridges"):
             texts(case)
         return
-    differences: list[str] = []
-    for name, text in texts(case).items():
-        golden = FOLDER / case.path.name / name
-        if request.config.getoption("--update-goldens"):
-            golden.parent.mkdir(parents=True, exist_ok=True)
-            golden.write_text(text)
-        reviewed = golden.read_text() if golden.exists() else ""
-        differences += difflib.unified_diff(
-            reviewed.splitlines(),
-            text.splitlines(),
-            f"{case.path.name}/{name} (reviewed)",
-            f"{case.path.name}/{name} (rendered now)",
-            lineterm="",
-        )
-    if differences:
-        pytest.fail("\n".join(differences), pytrace=False)
+    folder = FOLDER / case.path.name
+    compare({folder / name: text for name, text in texts(case).items()}, request)
 
 
 @pytest.mark.usefixtures("real_tools")

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,6 +22,7 @@ from onionward.policy import Flow, derive
 from onionward.render import pf
 from onionward.render.pf import DialectName
 from onionward.render.torrc import torrc
+from tests.golden.reviewed import compare
 from tests.pf.grammar import parse as read
 from tests.support import FACTS, addr, net
 
@@ -83,21 +83,8 @@ def texts(name: str) -> dict[str, str]:
 
 @pytest.mark.parametrize("name", CASES)
 def test_rendered_as_reviewed(name: str, request: pytest.FixtureRequest) -> None:
-    differences: list[str] = []
     rendered = texts(name)
-    for file, text in rendered.items():
-        golden = FOLDER / name / file
-        if request.config.getoption("--update-goldens"):
-            golden.write_text(text)
-        differences += difflib.unified_diff(
-            (golden.read_text() if golden.exists() else "").splitlines(),
-            text.splitlines(),
-            f"{name}/{file} (reviewed)",
-            f"{name}/{file} (rendered now)",
-            lineterm="",
-        )
-    if differences:
-        pytest.fail("\n".join(differences), pytrace=False)
+    compare({FOLDER / name / file: text for file, text in rendered.items()}, request)
     there = {entry.name for entry in (FOLDER / name).iterdir()}
     assert there == {"onionward.toml", *rendered}
 

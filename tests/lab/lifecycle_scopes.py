@@ -309,6 +309,8 @@ _FLOWS = re.compile(
     r"|\w+_(?:by|from\d)) \{[^}]*?)"
     r"\s*elements = \{[^}]*\}"
 )
+# chains of iptables' own stay until its table goes
+_BARE = re.compile(r"\tchain [A-Z]+ \{\n\t\ttype [^\n]*policy accept;\n\t\}\n")
 # as iptables-save and as nft prints it
 _KEPT = re.compile(r"open before, kept|daddr \S+ .*tcp sport \d+ tcp dport \d+ ")
 
@@ -336,8 +338,8 @@ def essence(machine: Machine) -> dict[str, Any]:
     def sorted_tables(text: str) -> str:
         if BACKEND:
             # chains are listed in the order in which they were made; kept connections are rules
-            lines = (line for line in text.splitlines() if not _KEPT.search(line))
-            return "\n".join(sorted(lines))
+            lines = (line for line in _BARE.sub("", text).splitlines() if not _KEPT.search(line))
+            return "\n".join(sorted(filter(None, lines)))
         # the guard's are loaded again at other moments than the others
         return "".join(sorted(re.split(r"^(?=table )", text, flags=re.MULTILINE)))
 
