@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypedDict
 
+from onionward.dns import service
 from onionward.dns.host import dropin, places
 from onionward.errors import CommandError
 from onionward.system import System
@@ -148,15 +149,10 @@ def apply(system: System, saved: Saved) -> None:
     if not is_running():
         return
     if changed or list(_of_configuration(_patiently(system))):
-        _restart(system)
+        service.restart_resolved(system)
         _patiently(system)
     for link in _with_domains(system):
         system.change(["resolvectl", "domain", link["name"], ""])
-
-
-def _restart(system: System) -> None:
-    # 5: it is not there any more
-    system.change(["systemctl", "try-restart", "systemd-resolved.service"], accept=(0, 5))
 
 
 def _patiently(system: System) -> Mapping[str, Any]:
@@ -191,7 +187,7 @@ def restore(system: System, saved: Saved) -> str:
         # one that has domains has got them anew
         if names.get(link["index"]) == link["name"] and link["index"] not in now:
             system.change(["resolvectl", *_words_for(link)])
-    _restart(system)
+    service.restart_resolved(system)
     _patiently(system)
     return note
 

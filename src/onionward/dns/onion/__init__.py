@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypedDict
 
-from onionward.dns import file
+from onionward.dns import file, service
 from onionward.dns.onion import dnsmasq, query, resolved, texts
 from onionward.dns.onion.facts import Environment, environment, is_own, is_running
 from onionward.dns.onion.plan import Manager, Plan, choose, obstacles
@@ -211,7 +211,7 @@ def _apply_drop_in(system: System, drop_in: DropIn) -> None:
     system.write_file(path, drop_in["ours"])
     try:
         system.query(drop_in["check"])
-        system.change(drop_in["reload"])
+        service.reload(system, drop_in["reload"])
     except CommandError as error:
         system.remove_file(path)
         # one that has not come up again would stay down
@@ -257,7 +257,7 @@ def _restore_drop_in(system: System, drop_in: DropIn) -> str:
     system.remove_file(path)
     # also when it was gone already: an earlier `restore` may have ended between the two
     reload = drop_in["reload"]
-    system.change(reload, accept=(0, *_GONE[reload[0]]))
+    service.reload(system, reload, gone=_GONE[reload[0]])
     return ""
 
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
+from onionward.dns import service
 from onionward.errors import CommandError, ResolverError
 from onionward.system import System, temporary_name
 
@@ -154,8 +155,7 @@ def forget_resolv_conf(system: System) -> None:
     replaced by its own or goes; they would even be written into its own. What links have been told
     it remembers over a restart.
     """
-    # 5: it is not there any more
-    system.change(["systemctl", "try-restart", "systemd-resolved.service"], accept=(0, 5))
+    service.restart_resolved(system)
 
 
 def problem(system: System, dns_port: int, *, runs: bool) -> str:
