@@ -20,6 +20,7 @@ from onionward.lifecycle import Reporter, Request, down, leftovers, up
 from onionward.paths import Paths
 from onionward.state import Journal
 from onionward.system import System
+from onionward.tor import clock
 from onionward.tor import process as tor_process
 
 UP, DOWN, FORCE = "onionward up", "onionward down", "onionward down --force"
@@ -60,10 +61,14 @@ def examine(system: System, paths: Paths) -> tuple[Finding, ...]:
             *_of_orphan(paths),
             *(Finding(words, REPAIR) for words in saved_rulesets.problems()),
         )
+    seen = status.gather(system, paths)
     found = [
         Finding(problem, named[1] if (named := _COMMAND.search(problem)) else UP)
-        for problem in status.gather(system, paths).problems
+        for problem in seen.problems
     ]
+    if seen.clock_skew is not None:
+        skew = clock.Skew(seen.clock_skew, seen.clock_source)
+        found.append(Finding(f"the clock of this machine is {skew.words()}", ""))
     found += [*_of_tor(journal, paths), *_of_settings(system, journal, paths)]
     up_again = _up_again(journal, paths)
     return tuple(f._replace(repair=up_again, by_up=True) if f.repair == UP else f for f in found)

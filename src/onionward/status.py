@@ -55,6 +55,9 @@ class Status:
             (`status_attempts.attempts`).
         attempts_lost: how often there was more to tell than fitted.
         exit_address: what a server sees, if one was asked and has answered.
+        clock_skew: by how many seconds the clock is ahead of others', negative when behind, as tor
+            was told last; None when nobody has said so.
+        clock_source: by whose word, or "".
         limits: what is not covered on this machine, each with its reason, as the last `up` found.
 
     """
@@ -85,6 +88,8 @@ class Status:
     attempts: tuple[dict[str, Any], ...] = ()
     attempts_lost: int = 0
     exit_address: str | None = None
+    clock_skew: int | None = None
+    clock_source: str = ""
     limits: tuple[str, ...] = ()
 
 
@@ -159,7 +164,7 @@ def _boot() -> tuple[bool, tuple[str, ...]]:
 def _without_boot(system: System, paths: Paths) -> Status:
     # a machine that is off needs none of these
     from onionward import limits, status_attempts
-    from onionward.tor import glance
+    from onionward.tor import clock, glance
 
     try:
         journal = state.load(paths)
@@ -268,6 +273,7 @@ def _without_boot(system: System, paths: Paths) -> Status:
     if held is not None:
         problems += _of_lost_ports(reach, journal, stopped)
     seen = glance.look(paths) if pids and not is_suspended else glance.Glance()
+    skew = clock.read(paths) if pids else None
     attempts, lost = status_attempts.attempts(paths, reach)
     return Status(
         format=FORMAT,
@@ -293,6 +299,8 @@ def _without_boot(system: System, paths: Paths) -> Status:
         stopped=status_attempts.stopped(held or "", reach),
         attempts=attempts,
         attempts_lost=lost,
+        clock_skew=skew.seconds if skew else None,
+        clock_source=skew.source if skew else "",
         limits=limits.load(paths),
     )
 

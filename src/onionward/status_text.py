@@ -62,6 +62,7 @@ def to_text(status: Status) -> str:
         lines += [
             *_activation(status, *behind),
             *_relays(status),
+            *_clock(status),
             f"  resolver  {status.resolver}",
             f"  guard     {status.guard}",
             *([f"  watched   {', '.join(status.interfaces)}"] if status.interfaces else []),
@@ -91,6 +92,14 @@ def _relays(status: Status) -> list[str]:
         + (f"; guard {guards}; exit {exits}" if status.tor_circuits else ""),
         *([f"  seen as   {status.exit_address}"] if status.exit_address else []),
     ]
+
+
+def _clock(status: Status) -> list[str]:
+    if status.clock_skew is None:
+        return []
+    from onionward.tor.clock import Skew
+
+    return [f"  clock     {Skew(status.clock_skew, status.clock_source).words()}"]
 
 
 def _sender(count: Mapping[str, Any]) -> str:

@@ -58,6 +58,11 @@ def test_a_phase_in_words() -> None:
         (Phase(5, "", "", "CLOCK_SKEW"), "", "the clock is wrong"),
         (Phase(5, "", "Clock skew -7200", "TIMEOUT"), "", "the clock is wrong"),
         (Phase(5, "", "", "TIMEOUT"), "[warn] Our clock is 3 hours behind", "the clock is wrong"),
+        (
+            Phase(14, "", "", "DONE"),
+            "bad CERTS cell: At least one certificate expired",
+            "by it; set",
+        ),
         (Phase(5, "", "", "RESOURCELIMIT"), "", "file descriptors"),
         (Phase(5, ""), "", ""),
         (Phase(5, "", "", "SOMETHING"), "[warn] nothing about time", ""),

@@ -436,7 +436,7 @@ class _Activation:
 
     def _bootstrap(self, uid: int) -> None:
         from onionward.foreign_rules import trace
-        from onionward.tor import control, exits
+        from onionward.tor import clock, control, exits
 
         def stopping() -> str:
             exits.refuse_none(self._paths, self._config.tor)
@@ -456,6 +456,8 @@ class _Activation:
             lambda: bool(tor_process.running(self._paths)),
             stopping,
         )
+        if (skew := clock.read(self._paths)) is not None:
+            self._report.warn(f"the clock of this machine is {skew.words()}")
 
     def _resolve(self, policy: Policy) -> None:
         if policy.route != "tor":

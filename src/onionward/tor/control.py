@@ -16,6 +16,7 @@ import stem.util.log
 
 from onionward.errors import TorError
 from onionward.paths import Paths
+from onionward.tor import clock
 
 _POLL = 0.1  # seconds between two looks at the bootstrap phase
 _STALL = 10.0  # seconds in one phase after which it is asked what stops tor
@@ -80,7 +81,7 @@ _ADVICE = {
     "NOROUTE": "the machine has no route to the Tor network: is the uplink up?",
     "CONNECTREFUSED": f"relays refuse the connection: {_BLOCKED}",
     "TIMEOUT": f"relays do not answer: {_BLOCKED}",
-    "CLOCK_SKEW": "the clock is wrong: set it, then try again",
+    "CLOCK_SKEW": "the clock is wrong",
     "DONE": "relays close the connection: does something between here and them block Tor?",
     "RESOURCELIMIT": "tor has too few file descriptors or too little memory",
 }
@@ -91,8 +92,13 @@ _ADVICE_FIREWALL = "let TCP of tor's account leave there, and established connec
 
 def advice(phase: Phase, log: str) -> str:
     """What to do about a phase that does not go on; `log` is the end of tor's log."""
+    if (skew := clock.last(log)) is not None:
+        return f"{_ADVICE['CLOCK_SKEW']}: {skew.words()}"
+    if "certificate expired" in log:
+        expired = "relays' certificates, which hold for days or weeks, have expired by it"
+        return f"{_ADVICE['CLOCK_SKEW']}: {expired}; set it, then try again"
     if "clock" in phase.warning.lower() or re.search(r"clock (skew|is)|Our clock", log):
-        return _ADVICE["CLOCK_SKEW"]
+        return f"{_ADVICE['CLOCK_SKEW']}: set it, then try again"
     return _ADVICE.get(phase.reason, "")
 
 
