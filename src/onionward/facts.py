@@ -15,8 +15,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from onionward.attempts.group import GROUP
 from onionward.errors import CommandError
 from onionward.networks import Address, Network
+from onionward.paths import PATHS, Paths
 from onionward.system import System, at_once, find_tool
 from onionward.tables import is_of_run
+from onionward.tor import directory
+from onionward.tor.directory import Directory
 from onionward.tor.installed import Installed, look
 
 if TYPE_CHECKING:
@@ -100,6 +103,7 @@ class Facts:
         privileged_ports_below: ports below this need a privilege (ip_unprivileged_port_start).
         cgroup_mount: where version 2 control groups are mounted, or None.
         installed: what tor needs besides, of what the configuration names.
+        directory: where relays are, if the configuration holds tor to them.
         nflog: whether the kernel tells programs of packets (nfnetlink_log); it is believed to
             where nobody can tell.
 
@@ -119,6 +123,7 @@ class Facts:
     privileged_ports_below: int
     cgroup_mount: Path | None
     installed: Installed = field(default=Installed())
+    directory: Directory = field(default=Directory())
     nflog: bool = True
 
     @property
@@ -133,14 +138,14 @@ def own_addresses(system: System) -> tuple[Address, ...]:
     return tuple(address for link in _links_of(shown) for address in link.addresses)
 
 
-def gather(system: System, config: Config) -> Facts:
+def gather(system: System, config: Config, paths: Paths = PATHS) -> Facts:
     """Read the machine, and what the configuration names of it."""
-    found = _account(config.tor.user)
+    found, tor_path = _account(config.tor.user), find_tool("tor")
     version, shown = at_once(lambda: _nft_words(system), lambda: _shown_links(system))
     return Facts(
         effective_uid=os.geteuid(),
         nft_version=None if version is None else parse_nft_version(version),
-        tor_path=find_tool("tor"),
+        tor_path=tor_path,
         missing_tools=tuple(tool for tool in _tools(config) if find_tool(tool) is None),
         links=_links_of(shown),
         users=_users(config),
@@ -152,6 +157,7 @@ def gather(system: System, config: Config) -> Facts:
         privileged_ports_below=int(_sysctl("net/ipv4/ip_unprivileged_port_start", "1024")),
         cgroup_mount=cgroup_mount(Path("/proc/self/mountinfo").read_text()),
         installed=look(config),
+        directory=directory.look(config, paths.tor_data, tor_path),
         nflog=_has_nflog(system),
     )
 

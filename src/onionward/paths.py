@@ -106,6 +106,11 @@ class Paths(NamedTuple):
         return self.runtime / "limits.json"
 
     @property
+    def relays(self) -> Path:
+        """To how many places tor is held, since rules were loaded."""
+        return self.runtime / "relays.json"
+
+    @property
     def tor_pid(self) -> Path:
         """Tor's process id, where there is no /proc to find it in."""
         return self.runtime / "tor.pid"

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from onionward.config.values import Config, Inbound, LanConfig, Route, UserConfig
 from onionward.facts import Facts
 from onionward.networks import UNROUTABLE, Address, Network, contains, of_version
+from onionward.tor.directory import Directory
 
 if TYPE_CHECKING:
     from onionward import accounts
@@ -257,7 +258,7 @@ def derive(
         isolate_destinations=config.tor.isolate_destinations,
         tor_uid=tor_uid,
         tor_cgroup=tor_cgroup,
-        reach=_reach(config),
+        reach=reach(config, facts.directory),
         trans_port=config.tor.trans_port,
         dns_port=config.tor.dns_port,
         virtual4=virtual[4],
@@ -280,13 +281,17 @@ def derive(
     )
 
 
-def _reach(config: Config) -> tuple[Endpoint, ...] | None:
-    if not config.tor.bridges:
-        return None
-    from onionward.config import bridges
+def reach(config: Config, directory: Directory) -> tuple[Endpoint, ...] | None:
+    """The only places that tor's account may connect to, sorted; None: anywhere."""
+    if config.tor.bridges:
+        from onionward.config import bridges
 
-    found = map(bridges.read, config.tor.bridges)
-    places = {Endpoint(bridge.address, bridge.port) for bridge in found}
+        found = map(bridges.read, config.tor.bridges)
+        places = {Endpoint(bridge.address, bridge.port) for bridge in found}
+    elif config.tor.strict:
+        places = {Endpoint(*place) for place in (*directory.first, *directory.relays)}
+    else:
+        return None
     return tuple(sorted(places, key=lambda place: (place.address.version, place)))
 
 

@@ -43,7 +43,7 @@ def problems(config: Config, facts: Facts, *, create_users: bool = False) -> tup
         *_log_problems(config),
         *_account_problems(config, facts),
         *installed.problems(config, facts.installed),
-        *_relay_problems(config),
+        *_relay_problems(config, facts),
         *_network_problems(config, facts),
         *_lan_problems(config, facts),
         *_user_problems(config, facts, create_users=create_users),
@@ -117,8 +117,20 @@ def _account_problems(config: Config, facts: Facts) -> Iterator[tuple[KeyPath, s
         )
 
 
-def _relay_problems(config: Config) -> Iterator[tuple[KeyPath, str]]:
+def _relay_problems(config: Config, facts: Facts) -> Iterator[tuple[KeyPath, str]]:
     name = backend.chosen(config).NAME
+    if config.tor.strict and name != "nftables":
+        yield (
+            ("tor", "strict"),
+            f"{name} does not hold tor to its relays; leave it out, or use nftables",
+        )
+    if config.tor.strict and not (config.tor.bridges or facts.directory.first):
+        where = "tor.network" if config.network_lines else f"{facts.tor_path or 'tor'} itself"
+        yield (
+            ("tor", "strict"),
+            f"the directory authorities that tor begins with are not found in {where}, and it "
+            "would reach nobody; leave strict out",
+        )
     if name != "nftables" and config.tor.bridges:
         yield (
             ("tor", "bridges"),

@@ -55,6 +55,9 @@ class Status:
             (`status_attempts.attempts`).
         attempts_lost: how often there was more to tell than fitted.
         exit_address: what a server sees, if one was asked and has answered.
+        tor_places: to how many addresses with a port tor is held: relays of the consensus, or
+            bridges; None when it may reach anything.
+        consensus_valid_until: UTC, of the consensus that they are from; "" otherwise.
         clock_skew: by how many seconds the clock is ahead of others', negative when behind, as tor
             was told last; None when nobody has said so.
         clock_source: by whose word, or "".
@@ -88,6 +91,8 @@ class Status:
     attempts: tuple[dict[str, Any], ...] = ()
     attempts_lost: int = 0
     exit_address: str | None = None
+    tor_places: int | None = None
+    consensus_valid_until: str = ""
     clock_skew: int | None = None
     clock_source: str = ""
     limits: tuple[str, ...] = ()
@@ -165,6 +170,7 @@ def _without_boot(system: System, paths: Paths) -> Status:
     # a machine that is off needs none of these
     from onionward import limits, status_attempts
     from onionward.tor import clock, glance
+    from onionward.tor import held as held_to
 
     try:
         journal = state.load(paths)
@@ -273,7 +279,7 @@ def _without_boot(system: System, paths: Paths) -> Status:
     if held is not None:
         problems += _of_lost_ports(reach, journal, stopped)
     seen = glance.look(paths) if pids and not is_suspended else glance.Glance()
-    skew = clock.read(paths) if pids else None
+    skew, places = clock.read(paths) if pids else None, held_to.load(paths)
     attempts, lost = status_attempts.attempts(paths, reach)
     return Status(
         format=FORMAT,
@@ -299,6 +305,8 @@ def _without_boot(system: System, paths: Paths) -> Status:
         stopped=status_attempts.stopped(held or "", reach),
         attempts=attempts,
         attempts_lost=lost,
+        tor_places=places.places if places else None,
+        consensus_valid_until=places.valid_until if places else "",
         clock_skew=skew.seconds if skew else None,
         clock_source=skew.source if skew else "",
         limits=limits.load(paths),

@@ -62,6 +62,7 @@ def to_text(status: Status) -> str:
         lines += [
             *_activation(status, *behind),
             *_relays(status),
+            *_places(status),
             *_clock(status),
             f"  resolver  {status.resolver}",
             f"  guard     {status.guard}",
@@ -92,6 +93,14 @@ def _relays(status: Status) -> list[str]:
         + (f"; guard {guards}; exit {exits}" if status.tor_circuits else ""),
         *([f"  seen as   {status.exit_address}"] if status.exit_address else []),
     ]
+
+
+def _places(status: Status) -> list[str]:
+    if status.tor_places is None:
+        return []
+    of = f"the consensus (valid until {status.consensus_valid_until} UTC)"
+    whose = of if status.consensus_valid_until else "bridges, or where tor begins"
+    return [f"  relays    tor reaches {status.tor_places} places and no other: {whose}"]
 
 
 def _clock(status: Status) -> list[str]:

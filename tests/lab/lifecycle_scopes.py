@@ -301,7 +301,7 @@ def stage(lab: Lab, names: Sequence[str] = tuple(SENDERS)) -> Iterator[Stage]:
 
 # what is there with a content of its own each time
 _VOLATILE = re.compile(
-    r"/run/onionward/(lock|lock\.json|rules\.nft|guard\.json|limits\.json|.*log|.*pid|control/.*|tor/.*)"
+    r"/run/onionward/(lock|lock\.json|rules\.nft|guard\.json|(?:limits|relays)\.json|.*log|.*pid|control/.*|tor/.*)"
     r"|.*/journal.json"
 )
 _FLOWS = re.compile(

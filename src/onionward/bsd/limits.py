@@ -59,6 +59,12 @@ def _problems(config: Config) -> Iterator[tuple[KeyPath, str]]:
             ("tor", "bridges"),
             "pf's rules do not hold tor to its bridges; use a machine with nftables",
         )
+    if config.tor.strict:
+        yield (
+            ("tor", "strict"),
+            "pf's rules do not hold tor to its relays; leave it out, or use a machine with "
+            "nftables",
+        )
     for index, lan in enumerate(config.lan):
         if lan.dhcp:
             yield (

@@ -106,6 +106,7 @@ class TorConfig(NamedTuple):
         exit_countries: where exits must be, as codes of ISO 3166; empty for anywhere.
         exclude_exit_countries: where they must not be.
         bridges: lines of bridges, the only relays that are contacted; empty for public ones.
+        strict: whether tor's account may reach relays that are known, and nothing else.
 
     """
 
@@ -119,6 +120,7 @@ class TorConfig(NamedTuple):
     exit_countries: tuple[str, ...] = ()
     exclude_exit_countries: tuple[str, ...] = ()
     bridges: tuple[str, ...] = ()
+    strict: bool = False
 
     @property
     def names_countries(self) -> bool:

@@ -50,7 +50,7 @@ class Guard:
         self._owned: OwnedTables | None = None
         self._record = Record(system, paths.guard_record)
         self._rules, self._links, self._clock = Rules(TABLE[1]), Links(), Clock()
-        self._files = Files([])
+        self._files, self._lists = Files([]), Files([])
         self._tor: Process | None = None
         self._fingerprints: dict[Path, str] = {}
         self._server = _listen(paths.guard_socket)
@@ -120,7 +120,7 @@ class Guard:
             return Journal(state="blocked", since=0.0, instance="", stamp=0)
 
     def _wait(self) -> None:
-        sources: list[Source] = [self._rules, self._links, self._clock, self._files]
+        sources: list[Source] = [self._rules, self._links, self._clock, self._files, self._lists]
         sources += [s for s in (self._tor, self._child, self._attempts) if s is not None]
         poll = select.poll()
         for source in sources:
@@ -166,6 +166,8 @@ class Guard:
                 self._reasons.update(dict.fromkeys(words, False))
         elif words and source is self._rules:
             self._rules_wanted = True
+        elif words and source is self._lists:
+            self._reasons["tor has another list of relays"] = True
         elif words:
             if source is self._links:
                 self._cover()
@@ -224,6 +226,9 @@ class Guard:
         watched = self._watched()
         self._files = Files(watched)
         self._fingerprints = {path: _fingerprint(path) for path in watched}
+        self._lists.close()
+        document = json.loads(self._paths.lock_rules.read_text())
+        self._lists = Files(map(Path, document.get("lists", ())))
 
     def _watched(self) -> tuple[Path, ...]:
         journal = self._journal()

@@ -23,12 +23,14 @@ from onionward.lifecycle.reporter import Reporter, words_of
 from onionward.lifecycle.surroundings import Surrounding
 from onionward.lifecycle.validation import refuse_to_cut_ssh, validate, ways_around
 from onionward.paths import OF_RUNS, Paths
-from onionward.policy import ControlGroup, Flow, Policy, derive
+from onionward.policy import ControlGroup, Flow, Policy, derive, reach
 from onionward.render.torrc import relays, torrc
 from onionward.state import Journal
 from onionward.system import System, at_once, find_tool
 from onionward.tor import account as tor_account
+from onionward.tor import held as held_to
 from onionward.tor import process as tor_process
+from onionward.tor.following import Following, consensuses
 
 
 class Request(NamedTuple):
@@ -258,7 +260,7 @@ class _Activation:
             self._guard(policy)
             self._put_back(policy, around)
             self._surround(first)
-            self._start_tor(account, text, fingerprint)
+            policy = self._start_tor(account, text, fingerprint, policy)
             self._surround(later)
             self._resolve(policy)
             digest = self._load(policy.keeping(policy.kept, self._client_flows(before)))
@@ -332,7 +334,10 @@ class _Activation:
 
         self._note("guard", {})
         has_nft = find_tool("nft") is not None
-        document = lock.document(policy, self._config.log.attempts) if has_nft else lock.NOTHING
+        document = lock.NOTHING
+        if has_nft:
+            lists = consensuses(self._config, self._paths.tor_data)
+            document = lock.document(policy, self._config.log.attempts, lists)
         guard.ensure(self._system, self._paths, document)
 
     def _enter(self, entered: state.State, policy: Policy, digest: str) -> None:
@@ -343,10 +348,17 @@ class _Activation:
         if entered == "routed":
             applied.save(self._system, self._paths, self._config)
             known_limits.save(self._system, self._paths, self._limits)
+            self._save_reach(policy)
             if self._confirm is not None:
                 journal = confirmation.renewed(journal, self._confirm)
         self._journal = state.entered(journal, entered, digest)
         state.save(self._system, self._paths, self._journal)
+
+    def _save_reach(self, policy: Policy) -> None:
+        held = None
+        if policy.reach is not None:
+            held = held_to.Held(len(policy.reach), self._facts.directory.valid_until)
+        held_to.save(self._system, self._paths, held)
 
     def _keeps_running(self, fingerprint: str) -> bool:
         """Whether this is a change of rules only, which needs no block in between."""
@@ -384,14 +396,16 @@ class _Activation:
         self._report.step(f"blocked: {_blocked_words(policy)}")
         flows.cut_from_before(self._system, policy, self._own)
 
-    def _start_tor(self, account: Account, text: str, fingerprint: str) -> None:
+    def _start_tor(self, account: Account, text: str, fingerprint: str, policy: Policy) -> Policy:
+        """Start it, and return the policy by what it has heard of relays."""
         tor_process.stop(self._system, self._paths, None)
         # it has the data that this one wants; who runs something is served by this one then
         tor_process.stop(self._system, OF_RUNS, None)
         tor_process.start(self._system, text, self._paths, account, self._cgroup())
-        self._bootstrap(account.uid)
+        policy = self._bootstrap(policy)
         self._journal = replace(self._journal, torrc=fingerprint)
         state.save(self._system, self._paths, self._journal)
+        return policy
 
     def _put_back(self, policy: Policy, around: Sequence[Surrounding]) -> None:
         """Put back what an earlier configuration changed and this one does not want, or otherwise.
@@ -434,14 +448,14 @@ class _Activation:
         if note:
             self._report.warn(note)
 
-    def _bootstrap(self, uid: int) -> None:
+    def _bootstrap(self, policy: Policy) -> Policy:
         from onionward.foreign_rules import trace
         from onionward.tor import clock, control, exits
 
         def stopping() -> str:
             exits.refuse_none(self._paths, self._config.tor)
             try:
-                words = trace.words(trace.stopped(self._system, uid))
+                words = trace.words(trace.stopped(self._system, policy.tor_uid))
             except CommandError:
                 # tor's own reason is the better one
                 return ""
@@ -449,15 +463,29 @@ class _Activation:
                 self._report.warn(f"tor does not get on; {words}")
             return words
 
+        following = Following(
+            self._config, self._paths.tor_data, self._facts.tor_path, self._facts.directory
+        )
+
+        def follow() -> None:
+            # a relay that tor has just heard of is silent until the rules know it, too
+            nonlocal policy
+            if (found := following.changed()) is not None:
+                self._facts = replace(self._facts, directory=found)
+                policy = replace(policy, reach=reach(self._config, found))
+                self._enter("blocked", policy, self._apply(self._filter.block(policy)))
+
         control.wait_for_circuits(
             self._paths,
             self._config.tor.bootstrap_timeout,
             lambda phase: self._report.bootstrap(phase.percent, phase.words()),
             lambda: bool(tor_process.running(self._paths)),
             stopping,
+            follow,
         )
         if (skew := clock.read(self._paths)) is not None:
             self._report.warn(f"the clock of this machine is {skew.words()}")
+        return policy
 
     def _resolve(self, policy: Policy) -> None:
         if policy.route != "tor":

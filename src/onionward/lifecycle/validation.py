@@ -52,7 +52,7 @@ def validate(
         RefusedError: the packet filter or tor do not accept what was rendered.
 
     """
-    facts = gather(system, config)
+    facts = gather(system, config, paths)
     found = preflight.problems(config, facts, create_users=create_users)
     limits: list[str] = []
 

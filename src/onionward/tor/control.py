@@ -132,6 +132,7 @@ def wait_for_circuits(
     progress: Callable[[Phase], None],
     alive: Callable[[], bool],
     stopping: Callable[[], str] = lambda: "",
+    meanwhile: Callable[[], object] = lambda: None,
 ) -> None:
     """Wait until tor can build circuits.
 
@@ -142,6 +143,7 @@ def wait_for_circuits(
         alive: whether the tor process is there.
         stopping: called when it does not go on; says what on this machine stops tor, or "", or
             raises what cannot pass by itself.
+        meanwhile: called again and again until then.
 
     Raises:
         TorError: it took too long or tor ended; with tor's own reason.
@@ -154,6 +156,7 @@ def wait_for_circuits(
     try:
         with _connected_soon(paths, deadline, alive) as controller:
             while time.monotonic() < deadline:
+                meanwhile()
                 phase = parse_phase(controller.get_info("status/bootstrap-phase"))
                 if phase != last:
                     progress(phase)

@@ -11,6 +11,7 @@ no mark may be put on other people's packets, so the rules about the scopes stan
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,7 +23,7 @@ from onionward.tables import LOCK_EGRESS_TABLE, LOCK_TABLE
 DEVICES = "@devices@"
 """Stands for the interfaces that are there when the text is loaded."""
 
-NOTHING = '{"routing": "", "frames": "", "log": ""}'
+NOTHING = '{"routing": "", "frames": "", "log": "", "lists": []}'
 """The document of a machine without nft, which alone can keep tables for one process."""
 
 _COUNTERS = ("refused", "spoofed", "invalid", "escaped", "forwarded", "strangers")
@@ -35,16 +36,17 @@ _LATER = {
 _CALLED = ("user", "onion_query_left", "onion_names_left", "clients")
 
 
-def document(policy: Policy, log: Path | None = None) -> str:
+def document(policy: Policy, log: Path | None = None, lists: Sequence[Path] = ()) -> str:
     """What the guard is told, as JSON.
 
     Args:
         policy: of its tables, "routing" and "frames", which is "" where no frames are judged.
         log: a file for what is stopped: "log", "" for none.
+        lists: files after whose change the rules are rendered anew.
 
     """
     tables = {"routing": routing(policy), "frames": egress(policy)}
-    return json.dumps({**tables, "log": str(log or "")})
+    return json.dumps({**tables, "log": str(log or ""), "lists": [*map(str, lists)]})
 
 
 def routing(policy: Policy) -> str:
