@@ -34,6 +34,8 @@ SEES_FLOW = "tcp and src port {n}"
 SEES_FIN = "tcp and src port {n} and tcp[13] & 1 != 0"
 SEES_RST = "tcp and src port {n} and tcp[13] & 4 != 0"
 SEES_FLOW6 = "ip6[6] = 6 and ip6[40:2] = {n}"
+# the answer to a FIN of the peer may be of a flow that was closed long before, without protection
+SEES_FIN6 = f"{SEES_FLOW6} and ip6[53] & 1 != 0"
 
 
 def opened(attempt: Attempt, to: str, word: str, *, protocol: int = 0) -> socket.socket:
@@ -287,7 +289,7 @@ _BEFORE: tuple[tuple[str, str, str, Probe], ...] = (
     ("send6", "the application sends, IPv6", SEES_FLOW6, _flow(_send, to="web6")),
     ("urgent", "the application sends urgent data", SEES_FLOW, _flow(_urgent)),
     ("close", "the application closes", SEES_FIN, _flow(_close)),
-    ("close6", "the application closes, IPv6", SEES_FLOW6, _flow(_close, to="web6")),
+    ("close6", "the application closes, IPv6", SEES_FIN6, _flow(_close, to="web6")),
     ("half-close", "the application closes one half", SEES_FIN, _flow(_half_close)),
     ("abort", "the application aborts", SEES_RST, _flow(_abort)),
     ("killed", "the application is killed", SEES_FIN, _in_process(signal.SIGKILL, fill=False)),
@@ -337,7 +339,7 @@ _FORGOTTEN: tuple[tuple[str, str, str, Probe], ...] = (
     ("send6", "the application sends, IPv6", SEES_FLOW6,
      _forgotten(_send, to="web6", how="flush6")),
     ("close", "the application closes (2014)", SEES_FIN, _forgotten(_close)),
-    ("close6", "the application closes, IPv6", SEES_FLOW6,
+    ("close6", "the application closes, IPv6", SEES_FIN6,
      _forgotten(_close, to="web6", how="flush6")),
     ("abort", "the application aborts", SEES_RST, _forgotten(_abort)),
     ("unsent", "data is still unsent", SEES_FLOW, _forgotten(_await_kernel, fill=True)),
