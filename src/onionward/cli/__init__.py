@@ -16,6 +16,7 @@ _COMMANDS = {
     "enable": "routing.enable",
     "disable": "routing.disable",
     "status": "inspection.status",
+    "new-identity": "identity.new_identity",
     "doctor": "inspection.doctor",
     "check": "inspection.check",
     "show": "inspection.show",
