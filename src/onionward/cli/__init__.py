@@ -17,6 +17,8 @@ _COMMANDS = {
     "disable": "routing.disable",
     "status": "inspection.status",
     "new-identity": "identity.new_identity",
+    "pause": "pause.pause",
+    "resume": "pause.resume",
     "doctor": "inspection.doctor",
     "check": "inspection.check",
     "show": "inspection.show",
