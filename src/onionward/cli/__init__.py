@@ -16,6 +16,7 @@ _COMMANDS = {
     "enable": "routing.enable",
     "disable": "routing.disable",
     "status": "inspection.status",
+    "watch": "watch.watch",
     "new-identity": "identity.new_identity",
     "pause": "pause.pause",
     "resume": "pause.resume",
