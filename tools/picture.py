@@ -39,10 +39,8 @@ name = "bob"
 network = "/run/onionward-lab/network.torrc"
 """
 _TALK = "while sleep 0.3; do curl -s -m 5 http://www.example.test/ http://{web}/; done > /dev/null"
-_HOLD = (
-    "import socket, sys; s = [socket.create_connection(('{web}', 80)) for _ in range(2)]; "
-    "sys.stdin.read()"
-)
+# later than the screen begins, so that it knows whose they are
+_HOLD = "sleep 8; exec 5<>/dev/tcp/{web}/80 6<>/dev/tcp/{web}/80; read"
 _TRY = "while sleep 0.5; do echo x > /dev/udp/192.0.2.7/443; done 2> /dev/null"
 
 
@@ -62,7 +60,7 @@ def _picture(lab: Lab) -> str:
     talk = _TALK.format(web=lab.web4)
     talkers = [
         _start(gateway, "bash", "-c", talk, user="alice"),
-        _start(gateway, "/usr/bin/python3", "-Ic", _HOLD.format(web=lab.web4), user="alice"),
+        _start(gateway, "bash", "-c", _HOLD.format(web=lab.web4), user="alice"),
         _start(gateway, "bash", "-c", _TRY, user="alice"),
         _start(gateway, "bash", "-c", talk),
         _start(client, "bash", "-c", talk.replace("www.example.test", lab.web4)),

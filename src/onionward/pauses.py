@@ -1,7 +1,7 @@
 """Paused accounts: who gets nothing through, since when and until when; kept in the journal.
 
 A pause is part of an activation: `down` forgets it with the journal, and every `up` meanwhile, the
-guard's as well, renders it into the rules again.
+guard's and that of a boot as well, renders it into the rules again.
 """
 
 from __future__ import annotations

@@ -26,7 +26,6 @@ from tests.lab.lifecycle_wire import Wire, now
 USERS = '[[user]]\nname = "alice"\n[[user]]\nname = "bob"\n'
 SCOPES = {
     "host, nftables": f"[host]\n{USERS}",
-    "users, nftables": USERS,
     "users, iptables": f'{USERS}[firewall]\nbackend = "iptables"\n',
 }
 # the first account's at tor (`onionward.render.nftables.accounts`)
@@ -50,6 +49,7 @@ class Shown:
         reloaded: `up` meanwhile.
         resumed: the command.
         by_itself: a pause for seconds, and status after its end.
+        refused: exit status of it while the machine is off, for root, for nobody's name.
         leaks: what the witness has seen of alice in all that time.
 
     """
@@ -66,6 +66,7 @@ class Shown:
     reloaded: Done
     resumed: Done
     by_itself: Done
+    refused: list[int]
     leaks: list[str]
 
 
@@ -83,7 +84,9 @@ def streams_of_alice(machine: Machine, seconds: float) -> int:
 def shown(lab: Lab, request: pytest.FixtureRequest) -> Iterator[Shown]:
     with open_machine(lab, "gateway") as machine:
         machine.configure(SCOPES[request.param])
+        refused = [machine.onionward("pause", "alice").returncode]
         machine.up()
+        refused += [machine.onionward("pause", name).returncode for name in ("root", "nobody-here")]
         senders = Senders(machine, ["alice", "bob"])
         with Wire(machine) as wire:
             start = now()
@@ -127,6 +130,7 @@ def shown(lab: Lab, request: pytest.FixtureRequest) -> Iterator[Shown]:
             reloaded,
             resumed,
             by_itself,
+            refused,
             leaks,
         )
 
@@ -166,3 +170,7 @@ def test_it_is_said(shown: Shown) -> None:
 
 def test_resumed_she_is_routed_again(shown: Shown) -> None:
     assert shown.resumed.stdout == "resumed: alice is routed as before\n"
+
+
+def test_what_cannot_be_is_refused(shown: Shown) -> None:
+    assert shown.refused == [3, 2, 2]

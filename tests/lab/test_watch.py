@@ -77,6 +77,20 @@ def plain(machine: Machine) -> tuple[str, int]:
     return said, process.wait(30)
 
 
+def without_rights(machine: Machine) -> str:
+    """What a key says to an account that may read tor's cookie, and no more."""
+    may_read = ("--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search")
+    uid = machine.output("id", "-u", "onionward-tor").strip()
+    account = ("setpriv", f"--reuid={uid}", "--clear-groups", *may_read)
+    made = Terminal(machine, *account, "onionward", "watch")
+    try:
+        made.until("^only root may ask for the state")
+        made.type("p")
+        return made.until("^p: ")
+    finally:
+        made.close()
+
+
 @pytest.fixture(scope="module")
 def shown(lab: Lab) -> Iterator[Shown]:
     with open_machine(lab) as machine:
@@ -122,12 +136,17 @@ def shown(lab: Lab) -> Iterator[Shown]:
             screen.until("^SCOPES")
             os.kill(inside_pid(screen.process), signal.SIGTERM)
             killed = ended(screen)
+        lines["without rights"] = without_rights(machine)
         yield Shown(lines, by_key, killed, plain(machine))
 
 
 def test_all_of_it_appears(shown: Shown) -> None:
     assert shown.lines["marked"] == "> alice"
     assert shown.lines.keys() >= {"state", "circuit", "stream", "attempt", "identity", "paused"}
+
+
+def test_keys_of_others_say_why_they_do_nothing(shown: Shown) -> None:
+    assert shown.lines["without rights"] == "p: only root may"
 
 
 def test_the_terminal_is_as_it_was(shown: Shown) -> None:

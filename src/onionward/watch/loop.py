@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import replace
 
 from onionward.errors import TorError
 from onionward.paths import Paths
@@ -37,9 +38,6 @@ class Watch:
         system: the seam.
         paths: where things are.
 
-    Raises:
-        RefusedError: who looks may neither ask for the state nor speak with tor.
-
     """
 
     def __init__(self, system: System, paths: Paths) -> None:
@@ -54,8 +52,6 @@ class Watch:
         self._message_until = 0.0
         refused = () if self._machine.may_ask else (("p", _NOT_ROOT), ("r", _NOT_ROOT))
         self._typed = Typed(refused=refused)
-        if not self._machine.may_ask:
-            self._connect()
         self.tick()
 
     def close(self) -> None:
@@ -86,7 +82,10 @@ class Watch:
         """What is to be seen now."""
         machine = self._machine
         told = self._ledger.told()
-        return compose(machine.status, machine.owners, told, machine.rates, self._typed)
+        view = compose(machine.status, machine.owners, told, machine.rates, self._typed)
+        if machine.trouble:
+            return replace(view, problems=(machine.trouble, *view.problems))
+        return view
 
     def press(self, key: str) -> bool:
         """Do what a key says; returns whether that is to quit."""
@@ -114,8 +113,6 @@ class Watch:
         except TorError:
             # it is starting, or ending; the state says so
             self._disconnect()
-            if not self._machine.may_ask:
-                raise
 
     def _disconnect(self) -> None:
         self._stack.close()

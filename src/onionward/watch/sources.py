@@ -9,7 +9,7 @@ from pathlib import Path
 
 from onionward import applied, state, status
 from onionward.config.parse import parse_with_network
-from onionward.errors import JournalError, OnionwardError, TorError
+from onionward.errors import OnionwardError, TorError, words_of
 from onionward.facts import gather
 from onionward.paths import Paths
 from onionward.policy import derive
@@ -39,14 +39,10 @@ class Machine:
         self.status: Status | None = None
         self.owners = Owners()
         self.rates: Mapping[Owner, float] = {}
+        self.trouble = ""  # why the status is an old one
 
     def look(self) -> None:
-        """Read it again if that may show something new; costs little otherwise.
-
-        Raises:
-            JournalError: nobody can tell how the machine is.
-
-        """
+        """Read it again if that may show something new; costs little otherwise."""
         now = time.monotonic()
         since = now - self._read
         if not self.may_ask or since < _SOONEST:
@@ -56,11 +52,16 @@ class Machine:
         if fingerprint == self._fingerprint and since < patience:
             return
         before, self._read, self._fingerprint = self.status, now, fingerprint
-        self.status = status.gather(self._system, self._paths)
+        try:
+            self.status = status.gather(self._system, self._paths)
+            if fingerprint[0] != self._journal:
+                self.owners = self._owners()
+        except (OnionwardError, OSError) as error:
+            # rules or programs may have gone while they were read
+            self.trouble = f"not known at the moment: {words_of(error)[0]}"
+            return
+        self.trouble, self._journal = "", fingerprint[0]
         self.rates = {} if before is None else _rates(refused(before), refused(self.status), since)
-        if fingerprint[0] != self._journal:
-            self._journal = fingerprint[0]
-            self.owners = self._owners()
 
     def _telling(self) -> tuple[Path, ...]:
         """Files that change when something does."""
@@ -69,18 +70,12 @@ class Machine:
 
     def _owners(self) -> Owners:
         """Who is routed, by the configuration in force."""
-        try:
-            journal, text = state.load(self._paths), applied.load(self._paths)
-            if journal is None or text is None:
-                return Owners()
-            config = parse_with_network(text, journal.config)
-            facts = gather(self._system, config)
-            return Owners.of(derive(config, facts, tor_uid=0, tor_cgroup=None))
-        except JournalError:
-            raise
-        except OnionwardError:
-            # a machine that has changed meanwhile; `status` has its problems
+        journal, text = state.load(self._paths), applied.load(self._paths)
+        if journal is None or text is None:
             return Owners()
+        config = parse_with_network(text, journal.config)
+        facts = gather(self._system, config)
+        return Owners.of(derive(config, facts, tor_uid=0, tor_cgroup=None))
 
 
 def _changed(path: Path) -> int:
