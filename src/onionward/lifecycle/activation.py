@@ -17,7 +17,7 @@ from onionward.dns import host as resolver
 from onionward.errors import CommandError, ConfigError, OnionwardError, RefusedError, StepError
 from onionward.facts import Account, Facts
 from onionward.guard import process as guard
-from onionward.lifecycle import surroundings
+from onionward.lifecycle import cutting, surroundings
 from onionward.lifecycle.deactivation import at_work, load_journal, state_now, undo_everything
 from onionward.lifecycle.reporter import Reporter, words_of
 from onionward.lifecycle.surroundings import Surrounding
@@ -159,8 +159,8 @@ class _Activation:
         )
         self._own = facts.addresses
         # those that have ended by themselves are given up here
-        self._paused_before = bool(pauses.noted(previous))
         self._pauses = pauses.lasting(previous) if request.pauses is None else request.pauses
+        self._has_pauses = bool(self._pauses or pauses.noted(previous))
 
     def run(self) -> Journal:
         try:
@@ -255,7 +255,8 @@ class _Activation:
             self._expect(after)
             self._surround(first)
             digest = self._load(policy)
-            self._cut_paused()
+            if self._has_pauses:
+                cutting.cut(self._system, self._paths, self._pauses)
             self._guard(policy)
             if before.lacks(after):
                 flows.cut_from_before(self._system, policy, self._own, before)
@@ -269,7 +270,8 @@ class _Activation:
             self._put_back(policy, around)
             self._surround(first)
             policy = self._start_tor(account, text, fingerprint, policy)
-            self._close_runs()
+            if self._has_pauses:
+                cutting.close_runs(self._system, self._paths, self._pauses)
             self._surround(later)
             self._resolve(policy)
             digest = self._load(policy.keeping(policy.kept, self._client_flows(before)))
@@ -317,24 +319,6 @@ class _Activation:
             # not as it was, and not finished
             self._journal = replace(self._journal, state="blocked", undo=undo, filters=filters)
             state.save(self._system, self._paths, self._journal)
-
-    def _cut_paused(self) -> None:
-        """Cut what paused accounts have open, now that nothing new of theirs begins."""
-        self._close_runs()
-        uids = [uids for pause in self._pauses for uids in pause.uids]
-        if uids:
-            from onionward.app.rootless import closed_to
-
-            flows.cut_accounts(self._system, uids)
-            closed_to.end(self._system, self._paths, uids)
-
-    def _close_runs(self) -> None:
-        """Have paused accounts not reach the port that tor has for runs."""
-        if self._pauses or self._paused_before:
-            from onionward.app.rootless import closed_to
-
-            uids = {first for pause in self._pauses for first, last in pause.uids if first == last}
-            closed_to.apply(self._system, self._paths, uids)
 
     def _remove_others(self) -> None:
         """Remove what another packet filter holds, now that this one blocks."""
