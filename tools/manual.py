@@ -43,14 +43,19 @@ def pages() -> Iterator[tuple[str, str]]:
     """Names of the files with their texts."""
     context = click.Context(cli, info_name="onionward", **cli.context_settings)
     found = list(_walk(context))
-    names = [name for name, _ in found]
-    for name, of_command in found:
-        yield f"{name}.8", _command_page(name, of_command, names)
+    paths = [path for path, _ in found]
+    for path, of_command in found:
+        yield f"{_page(path)}.8", _command_page(path, of_command, paths)
     yield "onionward.toml.5", _configuration_page(CONFIGURATION.read_text())
 
 
+def _page(path: str) -> str:
+    """The name of a command's page; the words of the command may have hyphens, too."""
+    return path.replace(" ", "-")
+
+
 def _walk(context: click.Context) -> Iterator[tuple[str, click.Context]]:
-    yield context.command_path.replace(" ", "-"), context
+    yield context.command_path, context
     command = context.command
     # click 8.1 and 8.2 differ in what a group is called
     for name in getattr(command, "list_commands", lambda _: ())(context):
@@ -59,8 +64,8 @@ def _walk(context: click.Context) -> Iterator[tuple[str, click.Context]]:
             yield from _walk(click.Context(below, info_name=name, parent=context))
 
 
-def _command_page(name: str, context: click.Context, names: Sequence[str]) -> str:
-    command = context.command
+def _command_page(path: str, context: click.Context, paths: Sequence[str]) -> str:
+    command, name = context.command, _page(path)
     short, *paragraphs = _help(command)
     body = [p for p in paragraphs if not p.startswith(_STATUS)]
     status = [p for p in paragraphs if p.startswith(_STATUS)]
@@ -83,12 +88,12 @@ def _command_page(name: str, context: click.Context, names: Sequence[str]) -> st
         if isinstance(parameter, click.Option)
     ]
     lines += _table("OPTIONS", [o for o in options if o])
-    lines += _table("COMMANDS", list(_below(name, context, names)))
+    lines += _table("COMMANDS", list(_below(path, context, paths)))
     lines += [".SH EXIT STATUS", *(_text(_status(p)) for p in status)]
     if context.parent is None:
         lines += _table("FILES", _FILES)
-    parent = name.rpartition("-")[0]
-    near = [f"{n}(8)" for n in names if n == parent or n.rpartition("-")[0] == parent]
+    parent = path.rpartition(" ")[0]
+    near = [f"{_page(p)}(8)" for p in paths if p == parent or p.rpartition(" ")[0] == parent]
     others = [*near, "onionward.toml(5)", *_OTHERS]
     shown = [_text(other) for other in others if other != f"{name}(8)"]
     return "\n".join([*lines, ".SH SEE ALSO", ",\n".join(shown)]) + "\n"
@@ -98,13 +103,13 @@ def _help(command: click.Command) -> list[str]:
     return inspect.cleandoc(command.help or "").split("\n\n")
 
 
-def _below(name: str, context: click.Context, names: Sequence[str]) -> Iterator[tuple[str, str]]:
+def _below(path: str, context: click.Context, paths: Sequence[str]) -> Iterator[tuple[str, str]]:
     command = context.command
-    for below in names:
-        if below.rpartition("-")[0] == name:
-            word = below.rpartition("-")[2]
+    for below in paths:
+        if below.rpartition(" ")[0] == path:
+            word = below.rpartition(" ")[2]
             found = command.get_command(context, word)  # type: ignore[attr-defined]
-            yield f"{below}(8)", found.get_short_help_str(limit=200)
+            yield f"{_page(below)}(8)", found.get_short_help_str(limit=200)
 
 
 def _configuration_page(text: str) -> str:

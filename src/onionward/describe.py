@@ -41,6 +41,10 @@ def describe(policy: Policy) -> str:
         + ("; TCP only; nobody else uses a wire" if policy.route == "tor" else "")
         + _reach(policy),
     ]
+    lines += (
+        f"paused: user {user.name} (account {_ranges(user.uids)}) gets nothing through"
+        for user in policy.paused
+    )
     if policy.route == "tor":
         lines += _host(policy)
     else:

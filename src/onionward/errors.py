@@ -3,6 +3,7 @@
 OnionwardError             one sentence, a hint, an exit status
 ├── RefusedError           found before anything was touched (exit 2)
 │   └── ConfigError        all the problems of one configuration, each with file:line
+├── NotRoutedError         nothing is routed, which this needs (exit as `status`)
 ├── CommandError           a tool failed: its arguments, status and words
 ├── StepError              a step of `up` or `down` failed; says what state the machine is in
 ├── JournalError           the journal on disk cannot be read
@@ -17,7 +18,6 @@ OnionwardError             one sentence, a hint, an exit status
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
 
 _LONGEST = 1000  # characters of a command in a message
 
@@ -31,7 +31,7 @@ class OnionwardError(Exception):
 
     """
 
-    exit_status: ClassVar[int] = 1
+    exit_status: int = 1
 
     def __init__(self, message: str, hint: str = "") -> None:
         super().__init__(message)
@@ -50,6 +50,21 @@ class RefusedError(OnionwardError):
     """Bad input or a machine that cannot do this; nothing was touched."""
 
     exit_status = 2
+
+
+class NotRoutedError(OnionwardError):
+    """The machine is off, blocked or open, and what was asked for needs a routed one.
+
+    Args:
+        message: what was asked for, and how the machine is.
+        hint: what to do.
+        exit_status: that of `onionward status`.
+
+    """
+
+    def __init__(self, message: str, hint: str, exit_status: int) -> None:
+        super().__init__(message, hint)
+        self.exit_status = exit_status
 
 
 class ConfigError(RefusedError):

@@ -284,6 +284,16 @@ def _cut_users(system: System, uids: Sequence[UidRange]) -> None:
     _destroy(system, held_sockets.outward(system, uids))
 
 
+def cut_accounts(system: System, uids: Sequence[UidRange]) -> None:
+    """Cut all that these accounts have open, with this machine as well.
+
+    While rules refuse the packets of these sockets anyway, this tells idle programs at once.
+    """
+    from onionward import held_sockets
+
+    _destroy(system, held_sockets.connected(system, uids))
+
+
 def _destroy(system: System, sockets: Sequence[HeldSocket]) -> None:
     """Destroy sockets one by one known, in few calls."""
     for option, protocol in (("-Htn", "tcp"), ("-Hun", "udp")):

@@ -130,6 +130,19 @@ def outward(system: System, uids: Sequence[UidRange]) -> tuple[HeldSocket, ...]:
     return outward_of(sockets, uids, holders(uids), tells_owners=tells_owners(os.uname().release))
 
 
+def connected(system: System, uids: Sequence[UidRange]) -> tuple[HeldSocket, ...]:
+    """As `outward`, with those that the accounts made for this machine itself or let others open.
+
+    Args:
+        system: the seam.
+        uids: ranges of user ids.
+
+    """
+    sockets = parse(system.query(_SHOW_ALL))
+    own = (s for s in sockets if s.state not in _WITHOUT_PEER and _within(s.uid, uids))
+    return (*own, *outward(system, uids))
+
+
 def tells_owners(release: str) -> bool:
     """Whether this kernel (uname -r) tells whose a closed connection was."""
     return tuple(int(n) for n in re.findall(r"\d+", release)[:2]) >= _TELLS_OWNERS

@@ -142,6 +142,7 @@ class Policy:
         ipv6: whether tor can be reached over IPv6 loopback.
         stamp: packet mark of what has passed, random for each activation.
         nflog: whether the kernel can tell the guard of what is stopped.
+        paused: accounts that get nothing through, whatever else is said of them, sorted.
 
     """
 
@@ -169,6 +170,7 @@ class Policy:
     ipv6: bool
     stamp: int
     nflog: bool = True
+    paused: tuple[User, ...] = ()
 
     @property
     def virtual(self) -> tuple[Network, ...]:
@@ -198,6 +200,10 @@ class Policy:
     def user_of(self, uid: int) -> User | None:
         """The routed account that a user id belongs to."""
         return next((user for user in self.users if user.holds(uid)), None)
+
+    def paused_user(self, uid: int) -> User | None:
+        """The paused account that a user id belongs to."""
+        return next((user for user in self.paused if user.holds(uid)), None)
 
     def is_direct(self, uid: int) -> bool:
         """Whether a user id belongs to an account that a routed host leaves alone."""
@@ -231,6 +237,7 @@ def derive(
     tor_cgroup: ControlGroup | None,
     kept: tuple[Flow, ...] = (),
     stamp: int = EXAMPLE_STAMP,
+    paused: Iterable[User] = (),
 ) -> Policy:
     """The policy of a configuration on a machine.
 
@@ -241,6 +248,7 @@ def derive(
         tor_cgroup: its control group.
         kept: connections from before that survive.
         stamp: packet mark, random for each activation.
+        paused: accounts that get nothing through.
 
     """
     virtual = {network.version: network for network in config.virtual}
@@ -278,6 +286,7 @@ def derive(
         ipv6=facts.ipv6,
         stamp=stamp,
         nflog=facts.nflog,
+        paused=tuple(sorted(paused)),
     )
 
 

@@ -22,7 +22,8 @@ from onionward.explain import Packet, State
 from onionward.explain import explain as judge
 from onionward.facts import Facts, gather
 from onionward.networks import Address
-from onionward.paths import Paths
+from onionward.paths import PATHS, Paths
+from onionward.pauses import paused_users
 from onionward.policy import ControlGroup, Policy, derive
 from onionward.render import nftables
 from onionward.render.torrc import relays, torrc
@@ -284,4 +285,4 @@ def _uid(user: str | None, tor_user: str) -> int:
 
 def _policy(config: Config, facts: Facts) -> Policy:
     uid = facts.tor_account.uid if facts.tor_account else _ACCOUNT_TO_COME
-    return derive(config, facts, tor_uid=uid, tor_cgroup=None)
+    return derive(config, facts, tor_uid=uid, tor_cgroup=None, paused=paused_users(PATHS))

@@ -20,6 +20,7 @@ class Rule(StrEnum):
     BYPASS = "bypassed network"
     DIRECT_USER = "bypassed account"
     UNROUTED = "not routed"
+    PAUSED = "a paused account gets nothing through"
     REFUSED = "all else is refused"
     USER_NAMES = "no name goes around tor"
     USER_SERVICES = "no service passes on what a routed account says"

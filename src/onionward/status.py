@@ -62,6 +62,8 @@ class Status:
             was told last; None when nobody has said so.
         clock_source: by whose word, or "".
         limits: what is not covered on this machine, each with its reason, as the last `up` found.
+        paused: accounts that get nothing through: "account", "since" in seconds since the epoch,
+            "until" or None.
 
     """
 
@@ -96,6 +98,7 @@ class Status:
     clock_skew: int | None = None
     clock_source: str = ""
     limits: tuple[str, ...] = ()
+    paused: tuple[dict[str, Any], ...] = ()
 
 
 def gather(system: System, paths: Paths) -> Status:
@@ -310,6 +313,18 @@ def _without_boot(system: System, paths: Paths) -> Status:
         clock_skew=skew.seconds if skew else None,
         clock_source=skew.source if skew else "",
         limits=limits.load(paths),
+        paused=_paused(journal),
+    )
+
+
+def _paused(journal: state.Journal) -> tuple[dict[str, Any], ...]:
+    if "paused" not in journal.undo:
+        return ()
+    from onionward import pauses
+
+    return tuple(
+        {"account": pause.name, "since": pause.since, "until": pause.until}
+        for pause in pauses.noted(journal)
     )
 
 

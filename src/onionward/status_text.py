@@ -61,6 +61,7 @@ def to_text(status: Status) -> str:
         behind = (f"  clients   behind {name}: {what}" for name, what in status.forwarded.items())
         lines += [
             *_activation(status, *behind),
+            *(f"  paused    {_pause(one)}" for one in status.paused),
             *_relays(status),
             *_places(status),
             *_clock(status),
@@ -114,6 +115,16 @@ def _clock(status: Status) -> list[str]:
 def _sender(count: Mapping[str, Any]) -> str:
     who = f"{count['client']} behind {count['interface']}" if count["client"] else count["account"]
     return f"{who}: {count['packets']} {count['protocol'].upper()} {count['reason']}"
+
+
+def _pause(one: Mapping[str, Any]) -> str:
+    since, until = (
+        "" if at is None else time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(at))
+        for at in (one["since"], one["until"])
+    )
+    return f"{one['account']} since {since}: nothing gets through" + (
+        f"; until {until}" if until else ""
+    )
 
 
 def _more(label: str, number: int, what: str) -> list[str]:

@@ -12,6 +12,7 @@ from onionward.describe import describe
 from onionward.facts import Account, Facts, parse_links
 from onionward.paths import Paths
 from onionward.policy import ControlGroup, Policy, derive
+from onionward.policy import User as Paused
 from onionward.render import nftables
 from onionward.render.nftables import Ruleset, boot, lock
 from onionward.render.resolver import resolv_conf
@@ -71,6 +72,7 @@ def load(name: str, temporary: Path) -> Case:
         tor_uid=given["tor_uid"],
         tor_cgroup=ControlGroup(**group) if group else None,
         kept=tuple(flow(*kept) for kept in given["kept"]),
+        paused=(_paused(**user) for user in given.get("paused", ())),
     )
     route, block = nftables.route(policy), nftables.block(policy)
     texts = {
@@ -85,6 +87,10 @@ def load(name: str, temporary: Path) -> Case:
         "resolv.conf": resolv_conf(),
     }
     return Case(path, policy, route, block, texts)
+
+
+def _paused(name: str, uids: list[tuple[int, int]]) -> Paused:
+    return Paused(name, tuple((first, last) for first, last in uids))
 
 
 def _user(name: str, uid: int, subordinate: list[tuple[int, int]]) -> User:

@@ -24,6 +24,8 @@ REFUSED = {
     "everything": "single accounts",
     "everything-host": "single accounts",
     "onion": "the scope onion",
+    "paused": "paused: alice",
+    "paused-user": "single accounts",
     "user-onion": "single accounts",
     "users": "single accounts",
     "users-no-ipv6": "single accounts",

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from hypothesis import strategies as st
 
 from onionward.explain import State
 from tests.kernel.cases import Case, Send
 from tests.kernel.clients import packets_of_clients
-from tests.kernel.policies import drawn_links, drawn_policies
+from tests.kernel.policies import PAUSABLE, drawn_links, drawn_policies
 from tests.kernel.programs import packets_of_programs
 
 
@@ -31,4 +33,6 @@ def cases(draw: st.DrawFn, state: State, most: int) -> Case:
             sends.append(chosen)
         taken.add(chosen.flow)
     forwarding = (draw(st.booleans()), draw(st.booleans()))
+    paused = draw(st.lists(st.sampled_from(PAUSABLE), max_size=2, unique=True))
+    policy = replace(policy, paused=tuple(sorted(paused)))
     return Case(links, policy, state, tuple(sends), forwarding)

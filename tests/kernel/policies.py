@@ -16,6 +16,7 @@ from onionward.facts import Account as Login
 from onionward.facts import Facts, Link
 from onionward.networks import Address, Network, contains, overlapping
 from onionward.policy import ControlGroup, Flow, Policy, derive
+from onionward.policy import User as Paused
 from tests.support import FACTS, addr, net
 
 Interface = ipaddress.IPv4Interface | ipaddress.IPv6Interface
@@ -40,6 +41,11 @@ USERS = {
     "carol": (62011, None),
     "dave": (62012, Uids(3_000_000_000, 3_000_065_535)),
 }
+PAUSABLE = (
+    Paused("ordinary", ((ORDINARY, ORDINARY),)),
+    Paused("bob", ((62010, 62010), (2_000_000, 2_065_535))),
+    Paused("carol", ((62011, 62011),)),
+)
 ACCOUNTS = {
     "root": Account(0),
     "ordinary": Account(ORDINARY),

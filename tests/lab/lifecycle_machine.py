@@ -299,7 +299,7 @@ def end(process: subprocess.Popen[str]) -> None:
                 stream.close()
 
 
-def inside_pid(process: subprocess.Popen[str]) -> int:
+def inside_pid(process: subprocess.Popen[Any]) -> int:
     """The command that nsenter runs, as the machine outside sees it; signals go to this one."""
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
     until("nsenter has forked", lambda: bool(children.read_text().split()))

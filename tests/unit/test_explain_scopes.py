@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from onionward.explain import Packet, State, Verdict, explain
-from onionward.policy import Endpoint, Policy
+from onionward.policy import Endpoint, Policy, User
 from onionward.render import nftables
 from onionward.rules import Rule
 from tests.support import addr, flow
@@ -16,6 +16,7 @@ from tests.unit.scopes import ALICE, BOB, CAROL, ETH1, GATEWAY, IN_CONTAINER, LA
 from tests.unit.test_explain import DHCP, SOMEBODY, TOR, packet
 from tests.unit.test_render import comments
 
+PAUSED = User("bob", ((BOB, BOB),))
 USER = gateway(USERS)
 BRIDGED = replace(USER, reach=(Endpoint(addr("1.1.1.2"), 443),))
 ONION = gateway("onion = true")
@@ -386,6 +387,7 @@ def test_every_rule_that_is_quoted_decides_something() -> None:
         judged(GATE_HOST, packet("tcp 10.192.0.1 80")),
         judged(ONION, packet("udp 1.1.1.1 53", onion_name=True)),
         judged(ONION, packet("udp fe80::1 53", onion_name=True)),
+        judged(replace(GATE_HOST, paused=(PAUSED,)), packet("udp 1.1.1.1 53", uid=BOB)),
         judged(GATE_HOST, packet("udp 1.1.1.1 53")),
         judged(GATE_HOST, packet("tcp 1.1.1.1 80")),
         judged(GATE_HOST, packet("tcp 127.0.0.1 80")),

@@ -93,6 +93,36 @@ def require_root(command: str) -> None:
         raise RefusedError(f"`onionward {command}` needs root; nothing was touched", "use sudo")
 
 
+def require_routed(system: System, command: str) -> None:
+    """Refuse on a machine that is not routed; for root, who alone can tell.
+
+    Raises:
+        NotRoutedError: it is off, blocked or open, with the exit status of `status`.
+
+    """
+    from onionward import status, status_text
+    from onionward.errors import NotRoutedError
+    from onionward.paths import PATHS
+
+    found = status.gather(system, PATHS)
+    if found.state == "routed":
+        return
+    words = {
+        "off": ("the machine is off", "`onionward up` routes it"),
+        "blocked": (
+            "the machine is blocked" + ("" if found.tor == "running" else ", and tor does not run"),
+            "`onionward up` goes on",
+        ),
+        "open": ("NOT PROTECTED, the rules are gone", "`onionward up` puts them back"),
+    }
+    how, hint = words[found.state]
+    raise NotRoutedError(
+        f"`onionward {command}`: {how}; nothing was touched",
+        hint,
+        status_text.EXIT_STATUS[found.state],
+    )
+
+
 def interrupt_on_signals() -> None:
     """Let a closed terminal or a polite kill undo what was begun, as Ctrl-C does.
 

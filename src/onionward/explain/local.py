@@ -18,6 +18,9 @@ _DHCP6 = (ipaddress.ip_network("ff02::1:2"), _LINK_LOCAL)
 
 def verdict(policy: Policy, packet: Packet, machine: Machine, state: State) -> Verdict:
     """The first answer of the rules."""
+    if (user := policy.paused_user(packet.uid)) is not None:
+        reason = f"{user.name} is paused, and gets nothing through until `onionward resume`"
+        return Verdict("refused", reason + _told(policy, packet, machine), "paused", Rule.PAUSED)
     redirected = _redirected(policy, packet, machine) if state == "routed" else None
     if redirected:
         return redirected

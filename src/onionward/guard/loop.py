@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from onionward import backend, background, state
+from onionward import backend, background, pauses, state
 from onionward.attempts.source import Attempts
 from onionward.errors import CommandError, JournalError, LockedError, OnionwardError, StepError
 from onionward.guard.child import Child
@@ -66,6 +66,7 @@ class Guard:
         self._next_look = 0.0
         self._next_rescue = 0.0
         self._attempts = self._listen_to_attempts()
+        self._pause_ends: float | None = None  # seconds since the epoch
 
     def load(self) -> None:
         """Put the guard's own tables in place.
@@ -107,6 +108,9 @@ class Guard:
             if self._looks and time.monotonic() >= self._next_look:
                 self._next_look = time.monotonic() + _LOOK
                 self._rules_wanted = True
+            if self._pause_ends is not None and time.time() >= self._pause_ends:
+                self._pause_ends = None
+                self._reasons["the pause of an account has ended"] = True
             self._act(journal)
 
     def _journal(self) -> Journal | None:
@@ -150,6 +154,8 @@ class Guard:
             waits.append(_BUSY)
         if self._attempts and (unwritten := self._attempts.record.patience()) is not None:
             waits.append(unwritten)
+        if self._pause_ends is not None:
+            waits.append(max(0.0, self._pause_ends - time.time()))
         if self._reasons and self._child is None:
             waits.append(max(0.0, self._not_before - time.monotonic()))
         return min(waits) * 1000 + 1 if waits else None
@@ -217,6 +223,7 @@ class Guard:
         decides = "" if journal is None else journal.filters[-1]
         self._looks = decides == "iptables-legacy"
         self._rules.share(_SHARED if decides == "iptables-nft" else ())
+        self._pause_ends = pauses.next_end(journal)
         self._forget_tor()
         for pid in tor_process.running(self._paths):
             with suppress(ProcessLookupError):

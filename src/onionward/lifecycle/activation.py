@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from onionward import applied, backend, confirmation, flows, state
+from onionward import applied, backend, confirmation, flows, pauses, state
 from onionward import limits as known_limits
 from onionward.config.values import Config
 from onionward.confirmation import process as confirm_process
@@ -17,12 +17,13 @@ from onionward.dns import host as resolver
 from onionward.errors import CommandError, ConfigError, OnionwardError, RefusedError, StepError
 from onionward.facts import Account, Facts
 from onionward.guard import process as guard
-from onionward.lifecycle import surroundings
+from onionward.lifecycle import cutting, surroundings
 from onionward.lifecycle.deactivation import at_work, load_journal, state_now, undo_everything
 from onionward.lifecycle.reporter import Reporter, words_of
 from onionward.lifecycle.surroundings import Surrounding
 from onionward.lifecycle.validation import refuse_to_cut_ssh, validate, ways_around
 from onionward.paths import OF_RUNS, Paths
+from onionward.pauses import Pause
 from onionward.policy import ControlGroup, Flow, Policy, derive, reach
 from onionward.render.torrc import relays, torrc
 from onionward.state import Journal
@@ -42,6 +43,7 @@ class Request(NamedTuple):
         create_users: create accounts that the configuration names and that do not exist.
         confirm: undo it after so many seconds unless `onionward confirm` comes; None: it stays.
         resolver: who manages resolv.conf, whatever the configuration says; "": as it says.
+        pauses: who gets nothing through; None: as before.
 
     """
 
@@ -50,6 +52,7 @@ class Request(NamedTuple):
     create_users: bool = False
     confirm: int | None = None
     resolver: str = ""
+    pauses: tuple[Pause, ...] | None = None
 
 
 def up(system: System, request: Request, paths: Paths, report: Reporter) -> Journal:
@@ -155,6 +158,9 @@ class _Activation:
             filters=[self._filter.NAME],
         )
         self._own = facts.addresses
+        # those that have ended by themselves are given up here
+        self._pauses = pauses.lasting(previous) if request.pauses is None else request.pauses
+        self._has_pauses = bool(self._pauses or pauses.noted(previous))
 
     def run(self) -> Journal:
         try:
@@ -210,6 +216,7 @@ class _Activation:
             tor_uid=uid,
             tor_cgroup=group,
             stamp=self._journal.stamp,
+            paused=(pause.user() for pause in self._pauses),
         )
 
     def _cgroup(self) -> Path | None:
@@ -248,6 +255,8 @@ class _Activation:
             self._expect(after)
             self._surround(first)
             digest = self._load(policy)
+            if self._has_pauses:
+                cutting.cut(self._system, self._paths, self._pauses)
             self._guard(policy)
             if before.lacks(after):
                 flows.cut_from_before(self._system, policy, self._own, before)
@@ -261,6 +270,8 @@ class _Activation:
             self._put_back(policy, around)
             self._surround(first)
             policy = self._start_tor(account, text, fingerprint, policy)
+            if self._has_pauses:
+                cutting.close_runs(self._system, self._paths, self._pauses)
             self._surround(later)
             self._resolve(policy)
             digest = self._load(policy.keeping(policy.kept, self._client_flows(before)))
@@ -303,8 +314,8 @@ class _Activation:
         rules = after.to_json()
         others = [name for name in self._journal.filters if name != self._filter.NAME]
         filters = [*others, self._filter.NAME]
-        if self._journal.undo.get("rules") != rules or self._journal.filters != filters:
-            undo = {**self._journal.undo, "rules": rules}
+        undo = pauses.undo_with({**self._journal.undo, "rules": rules}, self._pauses)
+        if self._journal.undo != undo or self._journal.filters != filters:
             # not as it was, and not finished
             self._journal = replace(self._journal, state="blocked", undo=undo, filters=filters)
             state.save(self._system, self._paths, self._journal)

@@ -54,6 +54,7 @@ def render(policy: Policy) -> str:
 def _refuse(policy: Policy) -> None:
     refused = [
         *(f"[[user]] {user.name}" for user in (*policy.users, *policy.direct_users)),
+        *(f"paused: {user.name}" for user in policy.paused),
         *(["the scope onion"] if policy.route == "onion" else []),
     ]
     if refused:

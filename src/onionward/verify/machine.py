@@ -8,7 +8,7 @@ import pwd
 from dataclasses import dataclass
 from pathlib import Path
 
-from onionward import applied, config, state
+from onionward import applied, config, pauses, state
 from onionward.accounts import find_user
 from onionward.errors import RefusedError
 from onionward.facts import Facts, cgroup_mount, gather
@@ -73,6 +73,7 @@ def look(system: System, paths: Paths) -> Machine:
         tor_uid=account.uid if account else 0,
         tor_cgroup=ControlGroup(str(group.relative_to("/sys/fs/cgroup")), 1) if group else None,
         stamp=journal.stamp,
+        paused=(pause.user() for pause in pauses.lasting(journal)),
     )
     name = account.name if account else ""
     return Machine(journal.state, policy, facts, name, group, "root", _ordinary(policy))

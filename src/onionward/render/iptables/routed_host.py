@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from onionward.policy import Policy
-from onionward.render.iptables import clients
+from onionward.render.iptables import clients, paused
 from onionward.render.iptables.connections import (
     kept_incoming,
     kept_outgoing,
@@ -48,6 +48,7 @@ def hooks(f: Family, *, routed: bool) -> tuple[Hook, ...]:
 
 def _output(f: Family, *, routed: bool) -> tuple[Rule, ...]:
     return (
+        *paused.rules(f),
         *_source_routes(f),
         *_neighbour_discovery(f),
         # redirected flows are on their way to loopback; their true device is judged last

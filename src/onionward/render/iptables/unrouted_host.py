@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from onionward.policy import RELAY4, RELAY6
-from onionward.render.iptables import clients
+from onionward.render.iptables import clients, paused
 from onionward.render.iptables.family import (
     FLAGS,
     LOCAL,
@@ -125,6 +125,7 @@ def _output(f: Family, *, routed: bool) -> tuple[Rule, ...]:
         ),
     )
     return (
+        *paused.rules(f),
         *(onion if policy.route == "onion" else ()),
         *(users if policy.users else ()),
         rule("", "accept", comment=Name.UNROUTED),

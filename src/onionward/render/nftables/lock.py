@@ -33,7 +33,7 @@ _LATER = {
     "wire": _WIRE.format(policy="accept"),
     "forwarded": "type filter hook forward priority 10; policy accept;",
 }
-_CALLED = ("user", "onion_query_left", "onion_names_left", "clients")
+_CALLED = ("paused", "user", "onion_query_left", "onion_names_left", "clients")
 
 
 def document(policy: Policy, log: Path | None = None, lists: Sequence[Path] = ()) -> str:

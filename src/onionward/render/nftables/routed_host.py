@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from onionward.policy import Policy
-from onionward.render.nftables import lan, runs
+from onionward.render.nftables import lan, paused, runs
 from onionward.render.nftables.marks import MARK_DIRECT, MARK_INBOUND, MARK_REDIRECTED, MARK_TOR
 from onionward.render.nftables.text import (
     DISCOVERY_PORTS,
@@ -20,6 +20,7 @@ def chains(policy: Policy, *, routed: bool) -> tuple[Chain, ...]:
     """All of them, for one state."""
     bypass = _bypass(routed=routed)
     return (
+        *paused.chains(policy),
         _output(policy, bypass),
         *_tor_chains(policy),
         *((_direct_user_chain(policy),) if policy.direct_users else ()),
@@ -51,6 +52,7 @@ def _output(policy: Policy, bypass: tuple[str, ...]) -> Chain:
         "output",
         "type filter hook output priority 0; policy drop;",
         (
+            *paused.rules(policy),
             # the rules judge the first hop of a source route; the packet would go on from there
             "ip option lsrr exists counter name refused drop",
             "ip option ssrr exists counter name refused drop",

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from onionward.networks import of_version
 from onionward.policy import Endpoint, Flow, Policy
-from onionward.render.nftables import accounts, flow_memory, queries
+from onionward.render.nftables import accounts, flow_memory, paused, queries
 from onionward.render.nftables.text import print_set
 
 
@@ -47,6 +47,8 @@ def of_policy(policy: Policy) -> list[str]:
     if policy.users:
         lines += accounts.single_set("users", accounts.of_users(policy))
         lines += accounts.circuit_maps(policy)
+    if policy.paused:
+        lines += accounts.single_set(paused.SET, paused.uids(policy))
     if policy.users and policy.route != "tor":
         for version in (4, 6):
             lines += print_set(f"user_flows{version}", _flow_type(version), (), flow_memory.FLAGS)
@@ -62,6 +64,8 @@ def of_scopes(policy: Policy) -> list[str]:
             lines += print_set(f"kept{version}", _flow_type(version), _flows(policy.kept, version))
     if policy.users:
         lines += accounts.single_set("users", accounts.of_users(policy))
+    if policy.paused:
+        lines += accounts.single_set(paused.SET, paused.uids(policy))
     return lines
 
 

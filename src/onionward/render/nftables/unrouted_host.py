@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from onionward.policy import RELAY4, RELAY6, Policy
-from onionward.render.nftables import accounts, lan, queries, runs
+from onionward.render.nftables import accounts, lan, paused, queries, runs
 from onionward.render.nftables.marks import MARK_REDIRECTED, MARK_USER
 from onionward.render.nftables.onion_names import in_query
 from onionward.render.nftables.text import NAMES, SYN_ONLY, Chain, for_families
@@ -18,6 +18,7 @@ def chains(policy: Policy, *, routed: bool) -> tuple[Chain, ...]:
         *(_user_marks(policy) if users else ()),
         *((_user(policy),) if users else ()),
         *(_onion_queries() if policy.route == "onion" else ()),
+        *paused.chains(policy),
         _output(policy, routed=routed),
         _wire(policy),
         *((_forwarded(),) if policy.lans else ()),
@@ -147,6 +148,7 @@ def _output(policy: Policy, *, routed: bool) -> Chain:
         "output",
         "type filter hook output priority 0; policy accept;",
         (
+            *paused.rules(policy),
             *_tor(policy),
             *(onion if policy.route == "onion" else ()),
             *(users if policy.users else ()),
