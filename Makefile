@@ -70,6 +70,7 @@ test: lint
 
 # what knows of other filters than the machine's own choice
 OF_FILTERS := $(wildcard tests/lab/test_leaks_*.py) tests/lab/test_scopes_combined.py \
+	tests/lab/test_app_leaks.py \
 	tests/lab/test_crash.py tests/lab/test_crash_scopes_reload.py
 
 # a sweep is one test and takes long; which files belong to it says tests/report.py

@@ -21,7 +21,7 @@ from onionward.leaks.wire import HOUSEKEEPING, Exempt, Witness
 from onionward.networks import contains
 from onionward.paths import OF_RUNS, PATHS
 from tests.lab.app_bench import KEEPER, processes
-from tests.lab.lifecycle_machine import HERE, Machine, open_machine, until
+from tests.lab.lifecycle_machine import HERE, Machine, empty_tables, open_machine, until
 from tests.report import Faults
 from tests.support import addr, net
 
@@ -274,6 +274,8 @@ SCOPES = (
     '[host]\n[[lan]]\ninterface = "eth1"\n[[user]]\nname = "alice"\n',
     'onion = true\n[[user]]\nname = "alice"\n',
     '[[lan]]\ninterface = "eth1"\n',
+    '[firewall]\nbackend = "iptables-nft"\n[host]\n[[lan]]\ninterface = "eth1"\n',
+    'onion = true\n[firewall]\nbackend = "iptables-legacy"\n[[user]]\nname = "alice"\n',
 )
 
 
@@ -316,6 +318,7 @@ def test_a_run_lives_through_up_reload_and_down_and_is_never_open(
         machine.down()
         until("it reaches, with a tor for runs", reaches, patience=PATIENCE)
     machine.close()
+    empty_tables(machine.host, "nft", "legacy")
     escaped = capture.packets(wire.exempt.escaped())
     faults.record("a run while the machine changes", tried=len(SCOPES) * 2 + 2, clear=len(escaped))
     assert escaped == ()

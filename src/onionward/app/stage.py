@@ -11,6 +11,7 @@ network namespace, its devices, and the mounts.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import select
 import signal
@@ -204,7 +205,12 @@ def become(identity: Identity) -> None:
     kernel.drop_capabilities()
 
 
-def wait(running: Running, noticed: Callable[[], None] = lambda: None) -> int:
+def wait(
+    running: Running,
+    noticed: Callable[[], None] = lambda: None,
+    *,
+    begin: Callable[[], None] = lambda: None,
+) -> int:
     """Wait for a command and end what it has left running.
 
     Signals that somebody sends to this process go to the command; what the terminal sends has
@@ -214,6 +220,7 @@ def wait(running: Running, noticed: Callable[[], None] = lambda: None) -> int:
     Args:
         running: from `start`, which has blocked the signals.
         noticed: called at SIGIO.
+        begin: called first.
 
     Returns:
         As waitpid(2) has it.
@@ -221,6 +228,7 @@ def wait(running: Running, noticed: Callable[[], None] = lambda: None) -> int:
     """
     terminal = _foreground()
     try:
+        begin()
         while True:
             pid, status = os.waitpid(running.command, os.WNOHANG | os.WUNTRACED)
             if pid and not os.WIFSTOPPED(status):
@@ -281,6 +289,13 @@ def leave(status: int) -> NoReturn:
         os.kill(os.getpid(), number)
         os._exit(128 + number)
     os._exit(os.waitstatus_to_exitcode(status))
+
+
+def have_told(descriptor: int) -> None:
+    """Have SIGIO sent to this process when something comes from a socket, or its end."""
+    fcntl.fcntl(descriptor, fcntl.F_SETOWN, os.getpid())
+    flags = fcntl.fcntl(descriptor, fcntl.F_GETFL)
+    fcntl.fcntl(descriptor, fcntl.F_SETFL, flags | os.O_ASYNC)
 
 
 def is_hung_up(descriptor: int) -> bool:

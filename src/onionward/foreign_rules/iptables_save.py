@@ -111,6 +111,7 @@ def _rule(line: str, family: str) -> _Read:
     words = shlex.split(line)
     chain, rest = words[1], words[2:]
     conditions: list[Condition] = []
+    either: tuple[Condition, ...] = ()
     negated = False
     while rest:
         option = rest.pop(0)
@@ -121,10 +122,25 @@ def _rule(line: str, family: str) -> _Read:
         while rest and rest[0] != "!" and not rest[0].startswith("-"):
             arguments.append(rest.pop(0))
         if option in ("-j", "-g"):
-            return _Read(chain, Rule(_branch(option, arguments, conditions), line))
+            each = [[*conditions, one] for one in either] or [conditions]
+            found = (b for found in each for b in _branch(option, arguments, found))
+            return _Read(chain, Rule(tuple(found), line))
+        if option == "--ctstate" and not (negated or either) and "DNAT" in arguments[0]:
+            either = _state_or_translated(arguments[0])
+            negated = False
+            continue
         conditions += _conditions(option, arguments, family, negated=negated)
         negated = False
     return _Read(chain, Rule((), line))
+
+
+def _state_or_translated(argument: str) -> tuple[Condition, ...]:
+    """What one list asks that names DNAT, which is a matter of its own, among states."""
+    states = tuple(word.lower() for word in argument.split(",") if word != "DNAT")
+    if "snat" in states:
+        return (UNKNOWN,)
+    translated = Condition("ct status dnat", ("yes",))
+    return (translated, Condition("ct state", states)) if states else (translated,)
 
 
 def _conditions(

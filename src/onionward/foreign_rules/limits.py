@@ -58,7 +58,7 @@ def limits(system: System, config: Config, facts: Facts) -> tuple[str, ...]:
         known = read(system)
     except (CommandError, ValueError, KeyError, TypeError) as error:
         return (f"rules of other programs cannot be read, so they may stop tor: {error}",)
-    named = _Names(system)
+    named = Texts(system)
     found: dict[str, None] = {}
     for traffic in traffics(config, facts):
         for obstacle in stopping(known, traffic, facts):
@@ -68,7 +68,7 @@ def limits(system: System, config: Config, facts: Facts) -> tuple[str, ...]:
 
 
 def _translated_before(
-    known: Sequence[Chain], config: Config, facts: Facts, named: _Names
+    known: Sequence[Chain], config: Config, facts: Facts, named: Texts
 ) -> Iterator[str]:
     """Translations of others that keep ours from leading packets to tor."""
     own = backend.chosen(config).NAME
@@ -333,7 +333,7 @@ def words(traffic: Traffic, obstacle: Obstacle, rule: str) -> str:
     )
 
 
-class _Names:
+class Texts:
     """Texts of rules, asked for only when one has to be named."""
 
     def __init__(self, system: System) -> None:

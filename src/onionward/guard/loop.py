@@ -17,6 +17,7 @@ from pathlib import Path
 from onionward import backend, background, pauses, state
 from onionward.attempts.source import Attempts
 from onionward.errors import CommandError, JournalError, LockedError, OnionwardError, StepError
+from onionward.guard import rescue
 from onionward.guard.child import Child
 from onionward.guard.events import Clock, Files, Links, Process, Rules, Source
 from onionward.guard.owned import OwnedTables
@@ -297,21 +298,12 @@ class Guard:
             self._reasons["packet rules that were put back are not those of before"] = True
 
     def _put_lost_rules_back(self) -> None:
-        """Rules that are gone altogether while another onionward is at work.
-
-        It may be replacing them, but never takes them away while there is a guard; and its tor
-        would wait for a way out that only rules give.
-        """
+        """Rules that are gone altogether while another onionward is at work."""
         if time.monotonic() < self._next_rescue:
             return
         self._next_rescue = time.monotonic() + _RESCUE
         try:
-            journal = state.load(self._paths)
-            if journal is None or not journal.digest:
-                return
-            rules = backend.in_force(journal)
-            if rules.read(self._system) is None:
-                rules.put_back(self._system, self._paths.rules.read_text())
+            if rescue.put_back(self._system, self._paths):
                 self._record.add("packet rules were gone while they were being changed: put back")
         except (OnionwardError, OSError) as error:
             self._record.add(f"packet rules could not be put back: {error}")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import os
 import time
 from _socket import (
@@ -112,11 +111,14 @@ class Call:
         self._socket.send(os.fsencode(words))
         self.made(namespace)
 
-    def watch(self) -> None:
-        """Have SIGIO sent to this process when the keeper says something or ends."""
-        fcntl.fcntl(self._socket.fileno(), fcntl.F_SETOWN, os.getpid())
-        flags = fcntl.fcntl(self._socket.fileno(), fcntl.F_GETFL)
-        fcntl.fcntl(self._socket.fileno(), fcntl.F_SETFL, flags | os.O_ASYNC)
+    def adopt(self, descriptor: int) -> None:
+        """Go on with a connection that another process has made with `again`."""
+        self._socket.close()
+        self._socket = socket(AF_UNIX, SOCK_SEQPACKET, 0, descriptor)
+
+    def close(self) -> None:
+        """Hang up; nothing ties the run to a keeper any more."""
+        self._socket.close()
 
     def _heard(self) -> tuple[str, tuple[int, ...]]:
         try:

@@ -36,6 +36,7 @@ from pathlib import Path
 from onionward import background
 from onionward.app.reading import text_of
 from onionward.app.root import netlink, places, rules, tor
+from onionward.app.root.obstacles import Obstacles
 from onionward.config.values import TorConfig
 from onionward.errors import ConfigError, OnionwardError, StepError
 from onionward.guard.owned import OwnedTables
@@ -81,6 +82,7 @@ class Keeper:
         self._forget_after = forget_after
         self._kernel = netlink.Kernel()
         self._owned = OwnedTables(system, (RUN_LOCK_TABLE,))
+        self._others = Obstacles(system)
         self._ipv6 = "00000000000000000000000000000001" in text_of("/proc/net/if_inet6")
         self._runs: dict[int, _Run] = {}
         self._names: dict[tuple[str, int], int] = {}
@@ -221,7 +223,9 @@ class Keeper:
                     self._fail(run, error)
 
     def _begin(self, run: _Run, key: tuple[str, int], *, is_new: bool) -> None:
-        self._be_ready(run)
+        serving = self._be_ready(run)
+        # not for those who live: they are not sent away
+        self._others.judge(serving, lambda words: _say(run, "tor", words), ipv6=self._ipv6)
         run.key = key
         if is_new or not key[0] or key not in self._names:
             self._names[key] = self._next()
@@ -255,7 +259,7 @@ class Keeper:
             self._names = {k: n for k, n in self._names.items() if n in alive}
         raise StepError(f"{places.MOST} runs are alive; there is no address for another one")
 
-    def _be_ready(self, run: _Run) -> None:
+    def _be_ready(self, run: _Run) -> tor.Serving:
         """Have tor and rules; what is so already is looked at in a hurry."""
         if self._tor is None or self._state() != self._seen:
             self._tor = None
@@ -270,6 +274,7 @@ class Keeper:
             self._tor = serving
         elif not self._owned.has(RUN_TABLE):
             self._load(self._tor)
+        return self._tor
 
     def _state(self, serving: tor.Serving | None = None) -> object:
         """What tells that tor or what the machine is in have changed."""

@@ -20,9 +20,13 @@ def start() -> None:
 
     """
     system = System()
-    for tool in ("nft", "tor"):
-        if find_tool(tool) is None:
-            raise StepError(f"{tool} is missing", "tools/install-dependencies installs it")
+    if find_tool("nft") is None:
+        raise StepError(
+            "nft is missing: rules of runs are made with it, whatever the machine's own filter",
+            "install it: apt install nftables",
+        )
+    if find_tool("tor") is None:
+        raise StepError("tor is missing", "apt install tor")
     argv = keeper.command()
     if _SYSTEMD.is_dir() and find_tool("systemd-run"):
         # it is nobody's session's: another run may need it when that session has ended

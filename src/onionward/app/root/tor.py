@@ -68,12 +68,6 @@ def ready(system: System, path: str, *, ipv6: bool, tell: Tell) -> Serving:
             "onionward is blocking this machine, so tor serves nobody",
             "`onionward status` says why; repeat `onionward up`, or open it: `onionward down`",
         )
-    if journal.filters[-1] != "nftables":
-        raise StepError(
-            f"onionward routes this machine with {journal.filters[-1]}, whose rules do not let a "
-            "run through",
-            'use nftables ([firewall] backend = "nftables"), or run it while onionward is off',
-        )
     return _machines(ipv6=ipv6)
 
 

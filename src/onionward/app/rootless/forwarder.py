@@ -43,6 +43,7 @@ class Forwarder:
         tor: where one may listen; the first that does is used.
         credentials: by which tor tells this run's circuits from others.
         names: the table of names.
+        served: told for each connection which of `tor` has taken it; -1 for none.
 
     """
 
@@ -52,6 +53,7 @@ class Forwarder:
         tor: Sequence[TorSockets],
         credentials: bytes,
         names: VirtualNames,
+        served: Callable[[int, Forwarder], None],
     ) -> None:
         from onionward.app.rootless.name_server import NameServer
 
@@ -60,6 +62,7 @@ class Forwarder:
         self._inside = inside
         self._tor = tor
         self._credentials = credentials
+        self._served = served
         self._diagnosis = Diagnosis(inside.diagnosis)
         self._epoll = select.epoll()
         self._acts: dict[int, Callable[[int], None]] = {}
@@ -212,15 +215,17 @@ class Forwarder:
         """
         tor = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
         try:
-            for sockets in self._tor[:-1]:
+            for whose, sockets in enumerate(self._tor):
                 with contextlib.suppress(FileNotFoundError, ConnectionRefusedError):
                     tor.connect(str(sockets.of(version)))
+                    self._served(whose, self)
                     return tor
-            tor.connect(str(self._tor[-1].of(version)))
         except OSError:
             tor.close()
             raise
-        return tor
+        tor.close()
+        self._served(-1, self)
+        raise ConnectionRefusedError(errno.ECONNREFUSED, "there is no tor")
 
     @property
     def credentials(self) -> bytes:

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from onionward import background
 from onionward.app import kernel, mounts, stage, start
-from onionward.app.rootless import namespace, network, own_tor
+from onionward.app.rootless import changes, namespace, network, own_tor
 from onionward.app.rootless.inside import hand_over, receive
 from onionward.errors import OnionwardError, StepError
 from onionward.system import System
@@ -46,7 +46,9 @@ def run(prepared: Prepared) -> int:
     """
     system = System()
     own = own_tor.home(os.environ, prepared.identity.home, prepared.identity.uid)
-    held = _tor(system, own, prepared.request.config)
+    # it is read again where there is no working directory
+    config = os.path.abspath(prepared.request.config) if prepared.request.config else ""  # noqa: PTH100
+    held = _tor(system, own, config)
     # whichever there is: the machine's comes and goes with `up` and `down`
     sockets = (own_tor.OF_MACHINE, own.sockets)
     token = own_tor.token(system, own, prepared.request.name, new=prepared.request.new_circuits)
@@ -57,14 +59,20 @@ def run(prepared: Prepared) -> int:
     forwarder = os.fork()
     if forwarder == 0:
         channel.close()
-        _forward(others, sockets, token)
+        whose = changes.OWN if held else changes.MACHINES
+        told = changes.Changes(system, own, partial(_read, config), others, whose)
+        _forward(others, sockets, token, told)
     others.close()
     try:
         namespace.enter()
         hand_over(channel, namespace.set_up(system))
         command = stage.command_of(prepared)
         running = stage.start(steps, command, _give_up_rights)
-        status = stage.wait(running)
+        status = stage.wait(
+            running,
+            partial(changes.tell, channel),
+            begin=partial(stage.have_told, channel.fileno()),
+        )
     finally:
         # the forwarder brings to tor what the command has sent, then ends
         channel.close()
@@ -85,9 +93,13 @@ def _tor(system: System, own: own_tor.Home, path: str) -> own_tor.Hold | None:
 
 def _prepare_start(path: str) -> Config:
     """Before tor is started: whether a run is possible at all, and what tor has to know."""
+    _try_namespaces()
+    return _read(path)
+
+
+def _read(path: str) -> Config:
     from onionward import config
 
-    _try_namespaces()
     return config.load(Path(path) if path else None)
 
 
@@ -109,7 +121,9 @@ def _give_up_rights() -> None:
     kernel.drop_capabilities()
 
 
-def _forward(channel: socket.socket, sockets: Sequence[TorSockets], token: bytes) -> NoReturn:
+def _forward(
+    channel: socket.socket, sockets: Sequence[TorSockets], token: bytes, told: changes.Changes
+) -> NoReturn:
     """The forwarder's life, from the fork to its end."""
     status = 1
     try:
@@ -119,7 +133,7 @@ def _forward(channel: socket.socket, sockets: Sequence[TorSockets], token: bytes
         kernel.close_all_but((channel.fileno(),))
         for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
             signal.signal(number, signal.SIG_DFL)
-        _carry(channel, sockets, token)
+        _carry(channel, sockets, token, told)
         status = 0
     except (OnionwardError, OSError):
         # nobody reads it; the command sees its connections end
@@ -128,7 +142,9 @@ def _forward(channel: socket.socket, sockets: Sequence[TorSockets], token: bytes
         os._exit(status)
 
 
-def _carry(channel: socket.socket, sockets: Sequence[TorSockets], token: bytes) -> None:
+def _carry(
+    channel: socket.socket, sockets: Sequence[TorSockets], token: bytes, told: changes.Changes
+) -> None:
     import gc
 
     from onionward.app.rootless import socks
@@ -139,7 +155,7 @@ def _carry(channel: socket.socket, sockets: Sequence[TorSockets], token: bytes) 
     names = VirtualNames(int.from_bytes(os.urandom(4), "big"))
     if (inside := receive(channel)) is None:
         return
-    forwarder = Forwarder(inside, sockets, socks.credentials(_USER, token), names)
+    forwarder = Forwarder(inside, sockets, socks.credentials(_USER, token), names, told.served)
     over: list[int] = []
     # nothing more is said on the channel; it ends with the run
     forwarder.watch(channel.fileno(), select.EPOLLIN, over.append)

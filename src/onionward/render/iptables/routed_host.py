@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from onionward.policy import Policy
-from onionward.render.iptables import clients, paused
+from onionward.render.iptables import clients, paused, runs
 from onionward.render.iptables.connections import (
     kept_incoming,
     kept_outgoing,
@@ -55,6 +55,7 @@ def _output(f: Family, *, routed: bool) -> tuple[Rule, ...]:
         rule(LOCAL, "accept", comment=Name.OWN_ADDRESS),
         *kept_outgoing(f, "accept"),
         *clients.outgoing(f),
+        *runs.outgoing(),
         # a reject would answer the forged address, so it comes after this
         rule(NOT_OURS, "spoofed"),
         _tor(f),
@@ -161,6 +162,7 @@ def _wire(f: Family, *, routed: bool) -> tuple[Rule, ...]:
     direct = owned(uids for user in policy.direct_users for uids in user.uids)
     return (
         rule("-o lo", "accept"),
+        *runs.outgoing(),
         rule(marked(MARK_REDIRECTED), "escaped"),
         rule("", "", f"MARK --set-xmark {policy.stamp:#x}/0xffffffff"),
         *_neighbour_discovery(f),
@@ -178,6 +180,7 @@ def _wire(f: Family, *, routed: bool) -> tuple[Rule, ...]:
 def _strong_host(f: Family) -> tuple[Rule, ...]:
     elsewhere = (rule(f.not_remote(" --limit-iface-in"), "accept"), rule("", "drop"))
     return (
+        *runs.arriving(f),
         *clients.arriving(f),
         # a packet for an address of another interface is a probe (CVE-2019-14899)
         nested("! -i lo", "weak-host", elsewhere),
@@ -189,6 +192,7 @@ def _input(f: Family, *, routed: bool) -> tuple[Rule, ...]:
     who = f.admitted("src")
     return (
         rule("-i lo", "accept"),
+        *runs.entering(),
         *clients.entering(f, routed=routed),
         rule(dict.fromkeys(loopback), "drop"),
         *kept_incoming(f),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from onionward.policy import RELAY4, RELAY6
-from onionward.render.iptables import clients, paused
+from onionward.render.iptables import clients, paused, runs
 from onionward.render.iptables.family import (
     FLAGS,
     LOCAL,
@@ -158,9 +158,11 @@ def _arriving(f: Family) -> tuple[Rule, ...]:
         ours.append(f"-d {RELAY4 if f.n == 4 else RELAY6}")
     return (
         rule("-i lo", "return"),
+        *runs.arriving(f),
         *clients.arriving(f),
         # nobody outside speaks to tor, whatever the machine takes for local (route_localnet)
         rule(ours, "drop"),
+        *runs.from_elsewhere(f),
         *((rule((f"-d 127.0.0.0/8 {p}" for p in ports_of_tor), "drop"),) if f.n == 4 else ()),
     )
 
@@ -179,6 +181,7 @@ def _input(f: Family, *, routed: bool) -> tuple[Rule, ...]:
     )
     return (
         rule("-i lo", "accept"),
+        *runs.entering(),
         *clients.entering(f, routed=routed),
         *(probes if f.policy.users and f.sets else ()),
     )

@@ -6,7 +6,7 @@ while somebody runs; here they pass, as far as those have turned them to tor, an
 
 from __future__ import annotations
 
-from onionward.app.root.places import INTERFACE, RUNS4, RUNS6
+from onionward.app.root.places import INTERFACE, RUNS4, RUNS6, TOR4, TOR6
 from onionward.render.nftables.marks import MARK_RUN
 
 _OF_RUN, _TO_RUN = f'iifname "{INTERFACE}*"', f'oifname "{INTERFACE}*"'
@@ -15,6 +15,12 @@ _OF_RUN, _TO_RUN = f'iifname "{INTERFACE}*"', f'oifname "{INTERFACE}*"'
 def arriving() -> tuple[str, ...]:
     """Rules of the strong_host chain: where they go is anybody's address, until it is tor's."""
     return (f"{_OF_RUN} ip saddr {RUNS4} return", f"{_OF_RUN} ip6 saddr {RUNS6} return")
+
+
+def from_elsewhere() -> tuple[str, ...]:
+    """Rules after those: nobody else speaks to runs, or to tor where they do."""
+    found = (("ip", TOR4), ("ip", RUNS4), ("ip6", TOR6), ("ip6", RUNS6))
+    return tuple(f"{family} daddr {address} drop" for family, address in found)
 
 
 def entering() -> tuple[str, ...]:

@@ -212,6 +212,7 @@ def _arriving(policy: Policy) -> Chain:
         (
             'iifname "lo" return',
             *runs.arriving(),
+            *runs.from_elsewhere(),
             *lan.arriving(policy),
             # nobody outside speaks to tor, whatever the machine takes for local (route_localnet)
             *(
