@@ -15,6 +15,7 @@ from onionward.errors import OnionwardError  # noqa: E402
 
 def main() -> None:
     """Run the command line; errors become one message and an exit status."""
+    _open_closed()
     if sys.argv[1:2] == ["run"] and not {"-h", "--help"} & set(sys.argv[2:3]):
         _run()
     import click
@@ -54,6 +55,19 @@ def _run() -> NoReturn:
     except KeyboardInterrupt:
         _say("interrupted")
         sys.exit(130)
+
+
+def _open_closed() -> None:
+    """Give standard streams that were closed to nobody.
+
+    Else the next file that is opened has their number, a child gets it as its own, and Python has
+    no stream to print to.
+    """
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            # the lowest number that is free, and those below are open by now
+            opened = os.open(os.devnull, os.O_RDWR)
+            setattr(sys, name, os.fdopen(opened, "w" if number else "r"))
 
 
 def _say(words: str) -> None:

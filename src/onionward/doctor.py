@@ -25,7 +25,7 @@ from onionward.tor import process as tor_process
 
 UP, DOWN, FORCE = "onionward up", "onionward down", "onionward down --force"
 REPAIR = "onionward doctor --repair"
-_COMMAND = re.compile(r"`(onionward [^`]+)`")
+_COMMAND = re.compile(r"`((?:onionward|umount) [^`]+)`")
 _PROC_SYS = Path("/proc/sys")
 
 

@@ -256,6 +256,12 @@ def _without_boot(system: System, paths: Paths) -> Status:
             f"{words}; queries still go to Tor or fail; `onionward up` puts it right"
             for words in resolver.problems(system, saved, paths)
         ]
+    if saved is not None and resolver.is_covered(saved, paths):
+        problems.append(
+            f"something has been mounted over {paths.resolv_conf}; queries still go to Tor or "
+            f"fail; `umount {paths.resolv_conf}` before `onionward down`, which cannot put the "
+            "original back below it"
+        )
     guarded: Literal["running", "suspended", "ended", "none"] = "none"
     if has_guard:
         guarded = "running" if is_guarded or _is_guarded(system, paths) else "ended"

@@ -12,7 +12,7 @@ from onionward.lab import Lab
 from onionward.paths import PATHS
 from onionward.tor import process as tor_process
 from tests.lab.lifecycle_machine import GUARD, Machine, difference, open_machine, until
-from tests.lab.test_guard import events, until_whole
+from tests.lab.test_guard import events, switches, until_whole
 
 FILL = "mount -o remount,size=1m /run; dd if=/dev/zero of=/run/fill bs=4k 2>/dev/null; true"
 EMPTY = "rm -f /run/fill; mount -o remount,size=256m /run"
@@ -77,6 +77,26 @@ def test_no_room_in_run(routed: Machine) -> None:
         routed.output("sh", "-c", EMPTY)
     until_whole(routed)
     assert routed.guard_pids() == pids
+
+
+def test_no_descriptor_to_be_had(routed: Machine) -> None:
+    """The guard's own tables would end with it, and flushed rules would stay so."""
+    (pid,) = routed.guard_pids()
+
+    def limit(number: int) -> None:
+        routed.output("prlimit", "--pid", str(pid), f"--nofile={number}:")
+
+    limit(len(routed.output("ls", f"/proc/{pid}/fd").split()))
+    try:
+        before = switches(routed)
+        routed.output("nft", "flush", "ruleset")
+        until("it has tried and tries again", lambda: switches(routed) > before + 3, 20)
+        report = routed.status()
+        assert (report["state"], report["guard"]) == ("blocked", "running")
+    finally:
+        limit(1024)
+    until_whole(routed)
+    assert routed.guard_pids() == [pid]
 
 
 def test_a_resolv_conf_that_never_ends(lab: Lab) -> None:

@@ -152,3 +152,14 @@ def test_output_that_nobody_can_take(machine: Machine) -> None:
         assert "No space left" in words
         assert shell(machine, "", "down", "> /dev/full")[0] == 0
         assert machine.status()["state"] == "off"
+
+
+@pytest.mark.parametrize("closed", ["<&- >&- 2>&-", ">&-"])
+def test_standard_streams_that_are_closed(machine: Machine, closed: str) -> None:
+    """As of some that start daemons: what is opened next would have their numbers."""
+    with exactly_back(machine):
+        assert shell(machine, "", "up", closed)[0] == 0
+        assert machine.status()["problems"] == []
+        assert_page(machine)
+        assert shell(machine, "", "down", closed)[0] == 0
+        assert machine.status()["state"] == "off"

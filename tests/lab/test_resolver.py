@@ -171,6 +171,30 @@ def test_second_up_takes_what_somebody_else_wrote_for_the_original(machine: Mach
     assert listing(machine)["resolv.conf"] == theirs
 
 
+@pytest.mark.parametrize("covering", ["echo nameserver 192.0.2.1", "cat /etc/resolv.conf"])
+def test_what_is_mounted_over_ours_costs_nobody_the_original(
+    machine: Machine, covering: str
+) -> None:
+    """Nobody is told of a mount; `down` would rename the original to where it cannot go."""
+    machine.output("sh", "-c", SHAPES["plain file"])
+    files = listing(machine)
+    machine.up()
+    machine.output("sh", "-c", f"{covering} > /run/over; mount --bind /run/over /etc/resolv.conf")
+    theirs = machine.output("cat", "/run/over")
+    for _ in range(2):
+        (problem,) = machine.status()["problems"]
+        assert "something has been mounted over /etc/resolv.conf" in problem
+        machine.up()
+    assert "umount /etc/resolv.conf" in machine.onionward("doctor").stdout
+    done = machine.onionward("down")
+    assert (done.returncode, "umount /etc/resolv.conf" in done.stderr) == (1, True), done.stderr
+    assert machine.output("cat", "/etc/resolv.conf") == theirs
+    machine.output("umount", "/etc/resolv.conf")
+    machine.output("rm", "/run/over")
+    machine.down()
+    assert listing(machine) == files
+
+
 def test_lost_original_is_said(machine: Machine) -> None:
     machine.output("sh", "-c", SHAPES["plain file"])
     machine.up()

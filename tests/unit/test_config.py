@@ -507,6 +507,11 @@ def test_not_utf8(tmp_path: Path) -> None:
         load(path)
 
 
+def test_a_file_without_an_end() -> None:
+    with pytest.raises(ConfigError, match="/dev/zero: more than 16 MiB are no configuration"):
+        load(Path("/dev/zero"))
+
+
 def network_file(tmp_path: Path, content: bytes) -> Path:
     lines = tmp_path / "lines"
     lines.write_bytes(content)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import socket
 import struct
 from pathlib import Path
@@ -165,3 +166,16 @@ def test_clock_is_quiet_until_it_is_set(monkeypatch: pytest.MonkeyPatch) -> None
 def test_process_that_has_ended() -> None:
     with pytest.raises(ProcessLookupError):
         Process(1 << 22, "it has ended")
+
+
+def test_no_descriptor_for_a_watch_is_said() -> None:
+    held = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, held[1]))
+    try:
+        with pytest.raises(OSError, match=r"Too many open files.*max_user_instances"):
+            Files([])
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, held)
+    source = Files([Path("/nowhere/at/all")])
+    assert source.unwatched == ()
+    source.close()

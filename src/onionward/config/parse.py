@@ -47,6 +47,7 @@ Problem = tuple[KeyPath, str]
 
 # The options that say which Tor network is used, and how quickly it moves; none of them can
 # change what this program sets itself.
+_LARGEST = 16 << 20  # bytes; a device has no end
 NETWORK_OPTIONS = frozenset(
     {
         "AlternateBridgeAuthority",
@@ -83,7 +84,11 @@ def load(path: Path | None) -> Config:
     """
     chosen = path or DEFAULT_PATH
     try:
-        text = chosen.read_bytes().decode("utf-8")
+        with chosen.open("rb") as file:
+            raw = file.read(_LARGEST + 1)
+        if len(raw) > _LARGEST:
+            raise ConfigError([f"{chosen}: more than {_LARGEST >> 20} MiB are no configuration"])
+        text = raw.decode("utf-8")
     except FileNotFoundError:
         if path is None:
             return Config()

@@ -121,7 +121,8 @@ def recognise(path: Path, ours: str) -> Saved | None:
     """What must have been done here, by what is left of it; None when there is no trace."""
     waiting = waiting_name(path)
     saved = Saved(kind="renamed", content="", immutable=False, times=[0, 0], ours=ours)
-    if is_mounted(path) and waiting.is_file():
+    # what is mounted over our file says something else
+    if is_mounted(path) and is_ours(path, saved) and waiting.is_file():
         moment = waiting.stat().st_mtime_ns
         return {**saved, "kind": "content", "content": _read(waiting), "times": [moment, moment]}
     return saved if _present(waiting) or is_ours(path, saved) else None
@@ -133,6 +134,11 @@ def lost_original(path: Path, ours: str) -> str:
     if saved is None or saved["kind"] != "renamed" or _present(waiting_name(path)):
         return ""
     return f"{path} still points to Tor, and its original is gone: write a new one by hand"
+
+
+def is_covered(path: Path, saved: Saved) -> bool:
+    """Whether something has been mounted over our file since: it and the original are below."""
+    return saved["kind"] != "content" and is_mounted(path)
 
 
 def is_mounted(path: Path) -> bool:
@@ -204,10 +210,15 @@ def restore(system: System, path: Path, saved: Saved) -> str:
         What was left alone and why, or "".
 
     Raises:
-        ResolverError: something that is neither a file nor a link has taken its place.
+        ResolverError: something that is neither a file nor a link has taken its place, or has
+            been mounted over it.
 
     """
     _refuse_unusable(path)
+    if is_covered(path, saved):
+        raise ResolverError(
+            f"something has been mounted over {path}, and the original waits below: umount {path}"
+        )
     waiting = waiting_name(path)
     note = ""
     immutable = saved["immutable"]

@@ -21,20 +21,34 @@ class Child(Process):
         paths: where things are.
         options: of `onionward.guard.mend`.
 
+    Raises:
+        OSError: no process or descriptor is to be had; there is no child then.
+
     """
 
     def __init__(self, paths: Paths, options: Sequence[str]) -> None:
         # a pipe that nobody reads would stop it
         self._said = os.memfd_create("said")
         places = map(str, (paths.state, paths.runtime, paths.resolv_conf))
-        self._running = subprocess.Popen(
-            # what the guard has begun does not go on without it
-            [*DIES_WITH_US, *background.command("onionward.guard.mend", *places, *options)],
-            stdin=subprocess.DEVNULL,
-            stdout=self._said,
-            stderr=subprocess.STDOUT,
-        )
-        super().__init__(self._running.pid, "")
+        try:
+            self._running = subprocess.Popen(
+                # what the guard has begun does not go on without it
+                [*DIES_WITH_US, *background.command("onionward.guard.mend", *places, *options)],
+                stdin=subprocess.DEVNULL,
+                stdout=self._said,
+                stderr=subprocess.STDOUT,
+            )
+        except OSError:
+            os.close(self._said)
+            raise
+        try:
+            super().__init__(self._running.pid, "")
+        except OSError:
+            # nobody would hear of its end
+            self._running.kill()
+            self._running.wait()
+            os.close(self._said)
+            raise
 
     def kill(self) -> None:
         """End it in the midst of its work; the journal knows how far it was."""

@@ -6,6 +6,7 @@ None of them is asked at intervals; a guard that nothing happens to does not run
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import socket
 import struct
@@ -31,6 +32,8 @@ _LARGEST = 1 << 18
 # inotify(7)
 _CHANGES = 0x4 | 0x8 | 0x40 | 0x80 | 0x100 | 0x200
 _INOTIFY_HEADER = struct.Struct("iIII")
+# a file that is not there is watched by its directory; neither are links without an end
+_ABSENT = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
 # timerfd_create(2)
 _ABSOLUTE_CANCEL_ON_SET = 0x1 | 0x2
 _NEVER = 1 << 33  # seconds since the epoch
@@ -160,13 +163,22 @@ class Files:
     Args:
         paths: the files.
 
+    Attributes:
+        unwatched: what cannot be watched and why, in words.
+
+    Raises:
+        OSError: there is no watch to be had.
+
     """
 
     def __init__(self, paths: Iterable[Path]) -> None:
         self._library = ctypes.CDLL(None, use_errno=True)
         self._descriptor = self._library.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
         if self._descriptor < 0:
-            raise OSError(ctypes.get_errno(), "inotify_init1")
+            number = ctypes.get_errno()
+            words = f"{os.strerror(number)} (inotify; see fs.inotify.max_user_instances)"
+            raise OSError(number, words)
+        self.unwatched: tuple[str, ...] = ()
         self._watched: dict[int, dict[bytes, str]] = {}
         self._itself: dict[int, str] = {}
         for path in paths:
@@ -183,6 +195,9 @@ class Files:
 
     def _watch(self, path: Path) -> int:
         descriptor = self._library.inotify_add_watch(self._descriptor, os.fsencode(path), _CHANGES)
+        if descriptor < 0 and (number := ctypes.get_errno()) not in _ABSENT:
+            reason = f"{os.strerror(number)} (inotify; see fs.inotify.max_user_watches)"
+            self.unwatched += (f"{path} is not watched: {reason}",)
         return int(descriptor)
 
     def fileno(self) -> int:

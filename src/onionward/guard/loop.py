@@ -39,6 +39,7 @@ _SHARED = ("raw", "mangle", "nat", "filter")  # of iptables over nf_tables
 _BUSY = 0.2  # seconds until another onionward is looked for again
 _FIRST_DELAY, _LAST_DELAY = 0.25, 60.0
 _LAST_OF_SUCCESS = 4.0  # after what went well, so that others get the processor
+_BREATH = 1.0  # seconds until what the kernel has refused is asked for again
 _CALM = 60.0  # seconds without trouble after which the next trouble is seen to at once
 
 
@@ -102,17 +103,28 @@ class Guard:
         self._record.write()
         self._look_around()
         while True:
-            self._wait()
-            journal = self._journal()
-            if journal is None:
-                return
-            if self._looks and time.monotonic() >= self._next_look:
-                self._next_look = time.monotonic() + _LOOK
-                self._rules_wanted = True
-            if self._pause_ends is not None and time.time() >= self._pause_ends:
-                self._pause_ends = None
-                self._reasons["the pause of an account has ended"] = True
-            self._act(journal)
+            try:
+                self._wait()
+                journal = self._journal()
+                if journal is None:
+                    return
+                if self._looks and time.monotonic() >= self._next_look:
+                    self._next_look = time.monotonic() + _LOOK
+                    self._rules_wanted = True
+                if self._pause_ends is not None and time.time() >= self._pause_ends:
+                    self._pause_ends = None
+                    self._reasons["the pause of an account has ended"] = True
+                self._act(journal)
+            except (OSError, RuntimeError, MemoryError) as error:
+                self._lack(error)
+
+    def _lack(self, error: Exception) -> None:
+        """No descriptor or process to be had: the guard's tables would end with the guard."""
+        self._record.add(f"the guard cannot act now, and tries again: {error}")
+        # what was heard and not acted on must not be forgotten
+        self._rules_wanted = True
+        self._reasons.setdefault("the guard could not act", False)
+        time.sleep(_BREATH)
 
     def _journal(self) -> Journal | None:
         try:
@@ -188,17 +200,16 @@ class Guard:
             self._record.add(f"the guard's own rules are those of earlier interfaces: {error}")
 
     def _serve(self) -> None:
-        with suppress(OSError):
-            client, _ = self._server.accept()
-            with client:
-                client.settimeout(1.0)
-                word = client.recv(64).decode(errors="replace").strip()
-                try:
-                    self._obey(word)
-                    answer = word
-                except (OnionwardError, OSError, ValueError) as error:
-                    answer = str(error).replace("\n", " ")
-                client.sendall(f"{answer}\n".encode())
+        client, _ = self._server.accept()
+        with client, suppress(OSError):
+            client.settimeout(1.0)
+            word = client.recv(64).decode(errors="replace").strip()
+            try:
+                self._obey(word)
+                answer = word
+            except (OnionwardError, OSError, ValueError) as error:
+                answer = str(error).replace("\n", " ")
+            client.sendall(f"{answer}\n".encode())
 
     def _obey(self, word: str) -> None:
         if word == "load":
@@ -230,13 +241,17 @@ class Guard:
             with suppress(ProcessLookupError):
                 self._tor = Process(pid, "tor has ended")
                 break
-        self._files.close()
         watched = self._watched()
-        self._files = Files(watched)
+        files = Files(watched)
+        self._files.close()
+        self._files = files
+        for words in files.unwatched:
+            self._record.add(words)
         self._fingerprints = {path: _fingerprint(path) for path in watched}
-        self._lists.close()
         document = json.loads(self._paths.lock_rules.read_text())
-        self._lists = Files(map(Path, document.get("lists", ())))
+        lists = Files(map(Path, document.get("lists", ())))
+        self._lists.close()
+        self._lists = lists
 
     def _watched(self) -> tuple[Path, ...]:
         journal = self._journal()
@@ -321,6 +336,7 @@ class Guard:
             self._record.add(words)
         options = [*(["--always"] if any(self._reasons.values()) else [])]
         options += ["--go-on"] if self._failed else []
+        self._child = Child(self._paths, options)
         self._reasons.clear()
         now = time.monotonic()
         most = _LAST_DELAY if self._failed else _LAST_OF_SUCCESS
@@ -331,7 +347,6 @@ class Guard:
         )
         self._last_trouble = now
         self._not_before = now + self._delay
-        self._child = Child(self._paths, options)
 
     def _reap(self, child: Child) -> None:
         succeeded, lines = child.outcome()

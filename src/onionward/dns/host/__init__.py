@@ -30,6 +30,7 @@ __all__ = [
     "Saved",
     "apply",
     "examine",
+    "is_covered",
     "is_in_force",
     "is_stale",
     "is_undone",
@@ -142,7 +143,12 @@ def survey(
 
 def _surveyed_file(system: System, before: file.Saved | None, paths: Paths) -> file.Saved:
     path = paths.resolv_conf
-    if before is not None and (file.is_ours(path, before) or _is_untouched(path, before)):
+    if before is not None and (
+        file.is_ours(path, before)
+        or _is_untouched(path, before)
+        # ours is below; what is there now is not what returns
+        or file.is_covered(path, before)
+    ):
         return before
     # somebody has written it since: what returns later is theirs
     return file.survey(system, path, resolv_conf())
@@ -168,6 +174,8 @@ def is_stale(system: System, saved: Saved, wanted: str = "auto", paths: Paths = 
     """
     from onionward.dns.host import detect
 
+    if is_covered(saved, paths):
+        return False  # nothing can be undone below it
     found = _environment(system, paths)
     return _outline(detect.plan(found, wanted), found.fixed) != _outline_of(saved)
 
@@ -201,7 +209,8 @@ def apply(system: System, saved: Saved, paths: Paths = PATHS) -> bool:
     if (noted := saved["networkmanager"]) is not None:
         networkmanager.apply(system, noted)
     path = paths.resolv_conf
-    if (original := saved["resolv_conf"]) is not None and not file.is_ours(path, original):
+    original = saved["resolv_conf"]
+    if not (original is None or file.is_ours(path, original) or file.is_covered(path, original)):
         file.replace(system, path, original)
         replaced = True
     if (told := saved["resolved"]) is not None:
@@ -256,6 +265,12 @@ def is_in_force(saved: Saved, paths: Paths = PATHS) -> bool:
     return original is None or file.is_ours(paths.resolv_conf, original)
 
 
+def is_covered(saved: Saved, paths: Paths = PATHS) -> bool:
+    """Whether somebody has mounted something over our resolv.conf since."""
+    original = saved["resolv_conf"]
+    return original is not None and file.is_covered(paths.resolv_conf, original)
+
+
 def is_undone(saved: Saved, paths: Paths = PATHS) -> bool:
     """Whether resolv.conf is the original: not replaced yet, or put back already."""
     original = saved["resolv_conf"]
@@ -278,7 +293,7 @@ def problems(system: System, saved: Saved, paths: Paths = PATHS) -> tuple[str, .
 
 
 def _problems(system: System, saved: Saved, paths: Paths) -> Iterator[str]:
-    if not is_in_force(saved, paths):
+    if not is_in_force(saved, paths) and not is_covered(saved, paths):
         yield f"{paths.resolv_conf} was changed by another program"
     if (told := saved["resolved"]) is not None:
         from onionward.dns.host import resolved
