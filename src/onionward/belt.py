@@ -4,7 +4,7 @@ Policy routing (ip-rule(8)) of a routed host, in its own preference order:
 
     local ─► tor, bypassed accounts: the machine's own routes
           ─► ports of name resolution: loopback
-          ─► bypassed and attached networks, kept peers: the machine's own routes
+          ─► bypassed and attached networks, kept peers, runs: the machine's own routes
           ─► everything else: loopback
 
 What is led to loopback without being redirected there ends there. A socket tied to a device looks
@@ -15,9 +15,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from ipaddress import ip_network
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
 
+from onionward.app.root.places import RUNS4, RUNS6
 from onionward.networks import NAME_PORTS
 from onionward.system import System
 
@@ -78,7 +80,10 @@ def wanted(policy: Policy) -> Wanted | None:
         for ports in _ranges(NAME_PORTS)
     ]
     rules.append(f"pref {_PREFERENCE + 2} lookup {_BUT_LISTED}")
-    listed = (*policy.bypass, *policy.link, *(n for lan in policy.lans for n in lan.networks))
+    # where a run's packets come from is looked for without an account (rules of runs, rp_filter)
+    runs = (ip_network(RUNS4), ip_network(RUNS6))
+    behind = (n for lan in policy.lans for n in lan.networks)
+    listed = (*policy.bypass, *policy.link, *behind, *runs)
     throws = {
         str(version): [
             *dict.fromkeys(str(n) for n in listed if n.version == version),
