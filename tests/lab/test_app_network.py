@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from onionward.app.root.places import INTERFACE, RUNS4, TOR6, address6
+from onionward.app.root.places import INTERFACE, RUNS4, TOR4, TOR6, address6
 from onionward.lab import Lab, topology
 from onionward.lab.demo.circuits import Circuits, listening
 from onionward.leaks.wire import HOUSEKEEPING, Exempt, Witness
@@ -323,6 +323,53 @@ def test_a_run_lives_through_up_reload_and_down_and_is_never_open(
     faults.record("a run while the machine changes", tried=len(SCOPES) * 2 + 2, clear=len(escaped))
     assert escaped == ()
     assert not machine.path(PATHS.journal).exists()
+
+
+UFW = """\
+*filter
+:INPUT DROP [0:0]
+:FORWARD DROP [0:0]
+:OUTPUT ACCEPT [0:0]
+:ufw-before-input - [0:0]
+:ufw-user-input - [0:0]
+-A INPUT -j ufw-before-input
+-A INPUT -j ufw-user-input
+-A ufw-before-input -i lo -j ACCEPT
+-A ufw-before-input -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT
+-A ufw-before-input -m conntrack --ctstate INVALID -j DROP
+-A ufw-before-input -p udp --sport 67 --dport 68 -j ACCEPT
+COMMIT
+"""
+
+
+@pytest.mark.parametrize("variant", ["nft", "legacy"])
+def test_a_firewall_that_cuts_runs_off_is_named(machine: Machine, lab: Lab, variant: str) -> None:
+    fetch = ("curl", "-sS", "-m", "60", f"http://{lab.web4}/")
+    assert run(machine, "true").returncode == 0
+    machine.path("/run/onionward-lab/theirs").write_text(UFW)
+    machine.output("sh", "-c", f"iptables-{variant}-restore < /run/onionward-lab/theirs")
+    try:
+        if variant == "legacy":
+            # the kernel tells nobody of these: a keeper that is there has looked already
+            machine.down()
+        time.sleep(5)  # it looks that often
+        # a keeper that has just looked looks again after a while
+        until("it is seen", lambda: run(machine, "true").returncode == 125, patience=PATIENCE)
+        done = run(machine, *fetch)
+        assert done.returncode == 125
+        words = " ".join(done.stderr.split())
+        place = f"table ip filter, chain INPUT (iptables-{variant}), its policy: drop"
+        assert f"what runs send to tor is stopped by another program's firewall: {place}" in words
+        assert f"ufw allow in on {INTERFACE}+ to {TOR4}" in words
+        assert devices(machine) == []
+        # what it says is enough
+        allow = ("-A", "ufw-user-input", "-i", f"{INTERFACE}+", "-d", TOR4, "-j", "ACCEPT")
+        machine.output(f"iptables-{variant}", *allow)
+        done = run(machine, *fetch)
+        assert json.loads(done.stdout)["client"] in lab.exits, done.stderr
+        assert done.stderr == ""
+    finally:
+        empty_tables(machine.host, variant)
 
 
 def test_down_opens_nothing_for_a_run_that_has_lost_its_keeper(

@@ -76,6 +76,7 @@ class Tie:
         self._namespaces = namespaces
         self._tell = tell
         self._caller: socket | None = None
+        self._pid = 0
 
     def watch(self) -> None:
         """Have SIGIO sent to this process when `noticed` has something to see."""
@@ -96,7 +97,8 @@ class Tie:
         # what is started is not to be among the processes of the run, which it would end with
         kernel.setns(self._namespaces.processes, kernel.CLONE_NEWPID)
         starter = os.getpid()
-        if os.fork() == 0:
+        self._pid = os.fork()
+        if self._pid == 0:
             ours.close()
             self._be_caller(theirs, starter)
         theirs.close()
@@ -125,7 +127,7 @@ class Tie:
             return
         channel.close()
         self._caller = None
-        # it has ended, or does now
+        os.waitpid(self._pid, 0)  # it has nothing else to do
         handed = array("i")
         for level, kind, data in ancillary:
             if (level, kind) == (SOL_SOCKET, SCM_RIGHTS):
