@@ -25,8 +25,12 @@ _DATA = (
     *("/run/udev/data", "/run/udev/tags", "/run/media", "/run/mount", "/run/utmp", "/run/shm"),
     *("/run/current-system", "/run/booted-system", "/run/opengl-driver", "/run/opengl-driver-32"),
 )
-# where sockets of services and displays appear while a run lives
-_HIDDEN = ("/tmp/.X11-unix", "/tmp/.ICE-unix", "/var/lib/sss/pipes")  # noqa: S108
+# where sockets of services and displays appear while a run lives; and adapters that send for any
+# account, whatever network it is in (rdma-system(8), netns shared)
+_HIDDEN = (
+    *("/tmp/.X11-unix", "/tmp/.ICE-unix", "/var/lib/sss/pipes"),  # noqa: S108
+    "/dev/infiniband",
+)
 SYSTEM_BUS = "/run/dbus/system_bus_socket"
 
 
