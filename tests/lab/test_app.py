@@ -136,6 +136,14 @@ def test_it_is_the_invoking_account_with_its_files_and_variables(machine: Machin
     assert told["directory"] == "/"
 
 
+def test_the_working_directory_is_where_it_is_typed(machine: Machine) -> None:
+    words = "cd /var/tmp && onionward run -- pwd"
+    assert machine.output("sh", "-c", words, timeout=120) == "/var/tmp\n"  # noqa: S108
+    done = machine.run("sh", "-c", "cd /run/onionward-lab && onionward run -- pwd", timeout=120)
+    assert done.returncode == 125
+    assert "the working directory is not seen in a run" in done.stderr
+
+
 def test_another_account_can_be_named(machine: Machine) -> None:
     uid = int(machine.output("id", "-u", "bob"))
     assert seen(machine, "--as", "bob")["uid"] == [uid] * 3
@@ -173,32 +181,65 @@ def test_settings_of_the_kernel_are_read_only_to_root(machine: Machine) -> None:
     assert "Read-only file system" in done.stderr
 
 
+_SERVICE = """
+import os, socket, sys
+held = []
+for path in sys.argv[1:]:
+    sock = socket.socket(socket.AF_UNIX)
+    sock.bind("\\0" + path[1:] if path.startswith("@") else path)
+    sock.listen()
+    held.append(sock)
+    if path.endswith(".linked"):
+        os.link(path, path.removesuffix(".linked"))
+        os.unlink(path)
+    if path.endswith(".renamed"):
+        os.rename(path, path.removesuffix(".renamed"))
+print("listening", flush=True)
+sys.stdin.read()
+"""
+
+
+def listen(machine: Machine, *paths: str) -> None:
+    """Have a service of the machine at these sockets, until `Machine.close`."""
+    listening = machine.spawn("python", "-I", "-c", _SERVICE, *paths)
+    assert listening.stdout is not None
+    assert listening.stdout.readline() == "listening\n"
+
+
+def test_the_display_is_there_unless_it_is_taken_away(machine: Machine) -> None:
+    x11, abstract = "/tmp/.X11-unix/X7", "@/tmp/.X11-unix/X7"  # noqa: S108
+    wayland = "/run/user/0/wayland-7"
+    machine.output("mkdir", "-p", "/tmp/.X11-unix", "/run/user/0")  # noqa: S108
+    paths = (x11, abstract, wayland)
+    listen(machine, *paths)
+    server = "import socket; s = socket.create_server(('127.0.0.1', 6007)); print(); input()"
+    over_tcp = machine.spawn("python", "-I", "-c", server)
+    assert over_tcp.stdout is not None
+    over_tcp.stdout.readline()
+    env = {"DISPLAY": ":7", "WAYLAND_DISPLAY": "wayland-7", "XDG_RUNTIME_DIR": "/run/user/0"}
+    visit = "import socket; socket.create_connection(('127.0.0.1', 6007), timeout=9)"
+    try:
+        assert machine.run("python", "-I", "-c", visit).returncode == 0
+        done = run(machine, "--", "/usr/bin/python3", "-I", "-c", visit, env=env)
+        assert "refused" in done.stderr
+        told = seen(machine, paths=paths, env=env)
+        assert told["sockets"] == {x11: "connected", abstract: "ECONNREFUSED", wayland: "connected"}
+        told = seen(machine, "--allow", "no-display", paths=paths, env=env)
+        assert told["sockets"] == {x11: "ENOENT", abstract: "ECONNREFUSED", wayland: "ENOENT"}
+        assert not {"DISPLAY", "WAYLAND_DISPLAY"} & told["environment"].keys()
+    finally:
+        machine.close()
+        machine.run("rm", "-rf", "/tmp/.X11-unix", "/run/user")  # noqa: S108
+
+
 def test_sockets_of_others_are_covered_unless_allowed(machine: Machine) -> None:
     # a service that listens in /run, one elsewhere, one that has no file, and two that are known
     # by other names than they were bound to: linked, as ssh(1) does it, and renamed
-    service = (
-        "import os, socket, sys, time\n"
-        "held = []\n"
-        "for path in sys.argv[1:]:\n"
-        "    sock = socket.socket(socket.AF_UNIX)\n"
-        "    sock.bind('\\0' + path[1:] if path.startswith('@') else path)\n"
-        "    sock.listen()\n"
-        "    held.append(sock)\n"
-        "    if path.endswith('.linked'):\n"
-        "        os.link(path, path.removesuffix('.linked'))\n"
-        "        os.unlink(path)\n"
-        "    if path.endswith('.renamed'):\n"
-        "        os.rename(path, path.removesuffix('.renamed'))\n"
-        "print('listening', flush=True)\n"
-        "sys.stdin.read()\n"
-    )
     name = f"onionward-test-{os.getpid()}"
     paths = (f"/run/{name}", f"/var/tmp/{name}", f"@{name}")  # noqa: S108
     moved = (f"/var/tmp/{name}-a", f"/var/tmp/{name}-b")  # noqa: S108
     bound = (*paths, f"{moved[0]}.linked", f"{moved[1]}.renamed")
-    listening = machine.spawn("python", "-I", "-c", service, *bound)
-    assert listening.stdout is not None
-    assert listening.stdout.readline() == "listening\n"
+    listen(machine, *bound)
     try:
         open_here = machine.output("python", "-I", *INSIDE[2:], *paths, *moved)
         assert set(json.loads(open_here)["sockets"].values()) == {"connected"}
@@ -444,6 +485,26 @@ def test_flushed_rules_come_back_and_meanwhile_hold(machine: Machine, lab: Lab) 
     assert json.loads(done.stdout)["client"] in lab.exits, done.stderr
     process.kill()
     assert_gone(machine, word)
+
+
+def test_a_keeper_without_runs_ends_and_takes_all_of_its_own(machine: Machine) -> None:
+    machine.down()
+    start = (
+        "import subprocess; from onionward.app.root import keeper;"
+        "subprocess.run([*keeper.command(), '2'], check=True)"
+    )
+    machine.output("python", "-c", start)
+    process = machine.spawn("onionward", "run", "--", "sh", "-c", "echo begun; read x")
+    assert process.stdout is not None
+    assert process.stdout.readline() == "begun\n"
+    begun = time.monotonic()
+    until("longer than it may be idle", lambda: time.monotonic() > begun + 3, patience=PATIENCE)
+    assert len(processes(machine.path("/"), KEEPER)) == len(machine.tor_pids()) == 1
+    process.communicate("", timeout=PATIENCE)
+    until("it ends", lambda: not processes(machine.path("/"), KEEPER), patience=PATIENCE)
+    assert machine.tor_pids() == []
+    assert "onionward_run" not in machine.tables()
+    assert not machine.path("/run/onionward-runs").exists()
 
 
 def test_a_killed_tor_is_started_again(machine: Machine, lab: Lab) -> None:

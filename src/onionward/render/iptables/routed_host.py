@@ -162,9 +162,9 @@ def _wire(f: Family, *, routed: bool) -> tuple[Rule, ...]:
     direct = owned(uids for user in policy.direct_users for uids in user.uids)
     return (
         rule("-o lo", "accept"),
-        *runs.outgoing(),
         rule(marked(MARK_REDIRECTED), "escaped"),
         rule("", "", f"MARK --set-xmark {policy.stamp:#x}/0xffffffff"),
+        *runs.outgoing(),
         *_neighbour_discovery(f),
         *kept_outgoing(f, "accept"),
         *clients.outgoing(f),
