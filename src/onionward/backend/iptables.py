@@ -173,7 +173,10 @@ class IpTables:
                 words = f"{self._tool(version, 'restore')} --noflush  # remove"
                 system.change(self._restore(version), stdin=text, timeout=60, words=words)
             self._remove_empty(system, version, held.made)
-        _remove_sets(system, keep=set())
+        other = IpTables("legacy" if self._variant == "nft" else "nft")
+        # `up` has changed from one variant to the other: rules of that one ask the sets
+        keep = _sets_in_use(system) if other.any_table(system) else set()
+        _remove_sets(system, keep=keep)
         _remove_boot(system)
 
     def any_table(self, system: System) -> bool:
@@ -350,6 +353,14 @@ def _remove_boot(system: System) -> None:
     if nftables.blocked_since_boot(system):
         words = "nft --file -  # remove the block of the boot"
         system.change(["nft", "--file", "-"], stdin=remove_boot(), words=words)
+
+
+def _sets_in_use(system: System) -> set[str]:
+    if not _has_sets():
+        return set()
+    listed = system.query(["ipset", "list", "-terse"])
+    found = re.findall(r"(?ms)^Name: (\S+)$.*?^References: (\d+)$", listed)
+    return {name for name, references in found if references != "0"}
 
 
 def _remove_sets(system: System, keep: set[str]) -> None:
