@@ -144,7 +144,7 @@ def configs(draw: st.DrawFn) -> Config:
             )
         ),
         virtual_networks=virtual,
-        trans_port=draw(st.integers(1, 30000).filter(lambda p: p not in (53, 8080))),
+        trans_port=draw(st.integers(1, 30000).filter(lambda p: p not in (22, 53, 67, 69, 8080))),
         dns_port=draw(st.integers(30001, 65535)),
         bootstrap_timeout=draw(st.integers(5, 86400)),
         isolate_destinations=draw(st.booleans()),
