@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from onionward.app.root.places import INTERFACE, TOR4
+from onionward.app.root.places import INTERFACE, TOR4, TOR6
 from onionward.lab import Lab
 from onionward.paths import PATHS
 from tests.lab.app_bench import KEEPER, processes
@@ -504,6 +504,38 @@ def test_a_keeper_without_runs_ends_and_takes_all_of_its_own(machine: Machine) -
     assert machine.tor_pids() == []
     assert "onionward_run" not in machine.tables()
     assert not machine.path("/run/onionward-runs").exists()
+
+
+def test_nobody_outside_speaks_to_tors_address_even_without_rules_of_runs(
+    machine: Machine, lab: Lab
+) -> None:
+    places = ((TOR4, TOR4, lab.host4), (TOR6, f"[{TOR6}]", lab.host6))
+    for place, _, host in places:
+        machine.output("ip", "route", "add", place, "via", host, on="neighbour")
+
+    def asked() -> list[int]:
+        urls = (f"http://{name}:940/" for _, name, _ in places)
+        return [
+            machine.run("curl", "-s", "-m", "2", url, on="neighbour").returncode for url in urls
+        ]
+
+    try:
+        run(machine, "true")
+        machine.output("kill", "-KILL", *map(str, processes(machine.path("/"), KEEPER)))
+        until("its rules go", lambda: "run_lock" not in machine.tables(), patience=PATIENCE)
+        assert asked() == [28, 28]
+        machine.output("nft", "delete", "table", "inet", "onionward_run")
+        # somebody answers, if only to refuse
+        assert 28 not in asked()
+        machine.configure('[[user]]\nname = "alice"\n')
+        machine.up()
+        machine.end_guard()
+        assert asked() == [28, 28]
+    finally:
+        machine.configure()
+        machine.down()
+        for place, _, _ in places:
+            machine.output("ip", "route", "del", place, on="neighbour")
 
 
 def test_a_killed_tor_is_started_again(machine: Machine, lab: Lab) -> None:
