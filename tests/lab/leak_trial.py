@@ -47,7 +47,7 @@ class Trial:
         share = self.seconds / len(self.outcomes)
         faults.record(fault_class, clear=len(packets), seconds=share)
         assert not outcome.startswith("broken"), outcome
-        assert packets == ()
+        assert packets == (), packets
 
     def assert_nothing_escaped(
         self, faults: Faults, fault_class: str, wanted: Callable[[Packet], bool] = lambda _: True
@@ -55,7 +55,7 @@ class Trial:
         """No packet was seen that a routed machine must not send; recorded first."""
         packets = [packet for packet in self.escaped() if wanted(packet)]
         faults.record(fault_class, tried=0, clear=len(packets))
-        assert packets == []
+        assert packets == [], packets
 
     def broken(self, names: Iterable[str]) -> dict[str, str]:
         """Attempts that prove nothing, and why."""
