@@ -108,6 +108,7 @@ class Reach(NamedTuple):
         uids: ranges of routed accounts.
         direct: ranges of accounts that a routed host leaves alone.
         lans: interfaces whose clients are routed.
+        trans_port: where tor takes what is redirected (TCP).
 
     """
 
@@ -117,6 +118,7 @@ class Reach(NamedTuple):
     uids: tuple[UidRange, ...]
     direct: tuple[UidRange, ...]
     lans: tuple[str, ...]
+    trans_port: int = 940
 
     @classmethod
     def of(cls, policy: Policy) -> Reach:
@@ -128,6 +130,7 @@ class Reach(NamedTuple):
             uids=tuple(sorted(uids for user in policy.users for uids in user.uids)),
             direct=tuple(sorted(uids for user in policy.direct_users for uids in user.uids)),
             lans=tuple(sorted(lan.interface for lan in policy.lans)),
+            trans_port=policy.trans_port,
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -139,6 +142,7 @@ class Reach(NamedTuple):
             "uids": [list(uids) for uids in self.uids],
             "direct": [list(uids) for uids in self.direct],
             "lans": list(self.lans),
+            "trans_port": self.trans_port,
         }
 
     @classmethod
@@ -151,6 +155,7 @@ class Reach(NamedTuple):
             uids=tuple((first, last) for first, last in document.get("uids", ())),
             direct=tuple((first, last) for first, last in document.get("direct", ())),
             lans=tuple(document.get("lans", ())),
+            trans_port=document.get("trans_port", 940),
         )
 
     def lacks(self, other: Reach) -> bool:
@@ -206,6 +211,10 @@ def cut_redirected(system: System, reach: Reach, own: tuple[Address, ...]) -> No
     """
     if reach.lans:
         cut_clients(system)
+    # tor's ends outlive it; what they send to a flow that is forgotten is answered with a reset
+    # to ::1, which the kernel puts on the wire
+    own_ends = f"sport = :{reach.trans_port}"
+    system.change(["ss", "-K", "-Htn", "state", "connected", own_ends], timeout=60)
     if reach.host:
 
         def spared() -> Spared:

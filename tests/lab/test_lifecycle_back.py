@@ -8,14 +8,17 @@ owner, size, time, attributes, content), mounts, and the control groups that oni
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from onionward.config.values import TorConfig
 from onionward.lab import Lab
 from tests.lab.lifecycle_effects import repeated
 from tests.lab.lifecycle_machine import JOURNAL, Machine, difference, open_machine
+from tests.lab.lifecycle_wire import Wire
 
 FOREIGN = """
 table inet theirs {
@@ -153,3 +156,34 @@ def test_check_and_show_when_off_touch_nothing(machine: Machine) -> None:
         assert machine.onionward(*argv).returncode == 0
     assert machine.status()["state"] == "off"
     assert difference(before, machine.snapshot()) == ""
+
+
+FORGOTTEN = """
+import socket, subprocess, sys
+s = socket.socket(socket.AF_INET6)
+s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+s.bind(("", int(sys.argv[2])))
+s.settimeout(20)
+s.connect((sys.argv[1], 80))
+if sys.argv[3:]:
+    subprocess.run(["conntrack", "-F", "-f", "ipv6"], check=True, capture_output=True)
+"""
+
+
+def test_tors_end_of_a_forgotten_flow_is_gone_with_down(machine: Machine) -> None:
+    """The kernel answers it with a reset to ::1, and puts that on the wire."""
+    seen, unseen = "20440", "20441"
+    flow = ("python3", "-c", FORGOTTEN, machine.lab.web6)
+    with Wire(machine) as wire:
+        machine.output(*flow, seen)
+        assert f".{seen} > " in str(wire.packets())
+        machine.up()
+        since = time.time()
+        machine.output(*flow, unseen, "forget")
+        tors = f"[::1]:{TorConfig().trans_port}"
+        ends = machine.output("ss", "-Htan", f"dport = :{unseen}")
+        assert tors in ends, ends
+        machine.down()
+        assert machine.output("ss", "-Htan", f"( sport = :{unseen} or dport = :{unseen} )") == ""
+        time.sleep(1)  # its first two tries would come in this time
+        assert [p for p in wire.packets(since) if f".{unseen} > " in p.words] == []

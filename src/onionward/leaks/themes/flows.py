@@ -34,7 +34,6 @@ SEES_FLOW = "tcp and src port {n}"
 SEES_FIN = "tcp and src port {n} and tcp[13] & 1 != 0"
 SEES_RST = "tcp and src port {n} and tcp[13] & 4 != 0"
 SEES_FLOW6 = "ip6[6] = 6 and ip6[40:2] = {n}"
-# the answer to a FIN of the peer may be of a flow that was closed long before, without protection
 SEES_FIN6 = f"{SEES_FLOW6} and ip6[53] & 1 != 0"
 
 
