@@ -69,7 +69,7 @@ def examine(system: System, paths: Paths) -> tuple[Finding, ...]:
     if seen.clock_skew is not None:
         skew = clock.Skew(seen.clock_skew, seen.clock_source)
         found.append(Finding(f"the clock of this machine is {skew.words()}", ""))
-    found += [*_of_tor(journal, paths), *_of_settings(system, journal, paths)]
+    found += [*_of_tor(journal, paths), *_of_settings(system, journal, paths), *_of_tools(paths)]
     up_again = _up_again(journal, paths)
     return tuple(f._replace(repair=up_again, by_up=True) if f.repair == UP else f for f in found)
 
@@ -127,6 +127,17 @@ def _of_settings(system: System, journal: Journal, paths: Paths) -> Iterator[Fin
             f"{paths.resolv_conf} back; write a new one there by hand",
             "",
         )
+
+
+def _of_tools(paths: Paths) -> Iterator[Finding]:
+    """Without these `down` could not cut what went through tor."""
+    from onionward.config import parse
+    from onionward.facts import missing_tools
+    from onionward.preflight import installing, missing
+
+    if (text := applied.load(paths)) is not None:
+        for tool in missing_tools(parse(text, str(paths.applied))):
+            yield Finding(missing(tool), installing(tool))
 
 
 def repair(system: System, paths: Paths, report: Reporter) -> tuple[Finding, ...]:

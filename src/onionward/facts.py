@@ -146,7 +146,7 @@ def gather(system: System, config: Config, paths: Paths = PATHS) -> Facts:
         effective_uid=os.geteuid(),
         nft_version=None if version is None else parse_nft_version(version),
         tor_path=tor_path,
-        missing_tools=tuple(tool for tool in _tools(config) if find_tool(tool) is None),
+        missing_tools=missing_tools(config),
         links=_links_of(shown),
         users=_users(config),
         ipv6=_has_ipv6(),
@@ -184,11 +184,13 @@ def _account(name: str) -> Account | None:
     return Account(entry.pw_name, entry.pw_uid, entry.pw_gid, Path(entry.pw_dir))
 
 
-def _tools(config: Config) -> tuple[str, ...]:
+def missing_tools(config: Config) -> tuple[str, ...]:
+    """Programs that are needed and missing, nft and tor aside."""
     from onionward import backend
 
     filters = backend.tools(backend.chosen(config).NAME)
-    return ("ip", "ss", "conntrack", *(("sysctl",) if config.lan else ()), *filters)
+    wanted = ("ip", "ss", "conntrack", *(("sysctl",) if config.lan else ()), *filters)
+    return tuple(tool for tool in wanted if find_tool(tool) is None)
 
 
 def _users(config: Config) -> tuple[User, ...]:

@@ -61,14 +61,14 @@ def _rights_and_tools(config: Config, facts: Facts) -> Iterator[str]:
     if backend.chosen(config).NAME != "nftables":
         pass
     elif facts.nft_version is None:
-        yield _missing("nft")
+        yield missing("nft")
     elif facts.nft_version < OLDEST_NFT:
         have = ".".join(map(str, facts.nft_version)) or "unknown"
         yield f"nft is version {have}; {'.'.join(map(str, OLDEST_NFT))} is the oldest that works"
     if facts.tor_path is None:
-        yield _missing("tor")
+        yield missing("tor")
     for tool in facts.missing_tools:
-        yield _missing(tool)
+        yield missing(tool)
     for link in facts.links:
         if not is_speakable(link.name):
             yield (
@@ -77,9 +77,14 @@ def _rights_and_tools(config: Config, facts: Facts) -> Iterator[str]:
             )
 
 
-def _missing(tool: str) -> str:
-    package = "iptables" if "tables-" in tool else _PACKAGES[tool]
-    return f"{tool} is missing; install it: apt install {package}"
+def missing(tool: str) -> str:
+    """What to say of a program that is needed and not there."""
+    return f"{tool} is missing; install it: {installing(tool)}"
+
+
+def installing(tool: str) -> str:
+    """The command that brings a program that is needed."""
+    return f"apt install {'iptables' if 'tables-' in tool else _PACKAGES[tool]}"
 
 
 def _log_problems(config: Config) -> Iterator[tuple[KeyPath, str]]:

@@ -163,3 +163,35 @@ def test_standard_streams_that_are_closed(machine: Machine, closed: str) -> None
         assert_page(machine)
         assert shell(machine, "", "down", closed)[0] == 0
         assert machine.status()["state"] == "off"
+
+
+def test_file_systems_and_programs_that_fail_meanwhile(machine: Machine) -> None:
+    """As after an error of a disk: what protects goes on, and it is said what does not."""
+    with exactly_back(machine):
+        machine.up()
+        with read_only(machine, "/etc"):
+            machine.kill_tor()
+            machine.up()
+            assert machine.status()["problems"] == []
+            assert_page(machine)
+        tool = machine.output("sh", "-c", "readlink -f $(command -v conntrack)").strip()
+        machine.output("mount", "--bind", "/dev/null", tool)
+        found = machine.onionward("doctor").stdout
+        machine.output("umount", tool)
+        assert "conntrack is missing; install it" in found
+        with read_only(machine, "/var/lib/onionward"):
+            done = machine.onionward("down")
+            assert done.returncode == 1
+            assert "removing the journal" in done.stderr
+            assert "The machine is open" in done.stderr
+        machine.down()
+
+
+@contextmanager
+def read_only(machine: Machine, place: str) -> Iterator[None]:
+    machine.output("mount", "--bind", place, place)
+    machine.output("mount", "-o", "remount,bind,ro", place)
+    try:
+        yield
+    finally:
+        machine.output("umount", place)

@@ -289,8 +289,17 @@ def test_another_manager_makes_it_stale(box: Box) -> None:
     assert host.is_stale(system, saved, "file", box.paths)
     box.environment = ALL._replace(programs=frozenset({"systemd-resolve"}))
     assert host.is_stale(system, saved, "auto", box.paths)
-    box.environment = ALL._replace(fixed="it is a mount")
-    assert host.is_stale(system, saved, "auto", box.paths)
+
+
+def test_what_has_become_read_only_stays_ours(box: Box) -> None:
+    """The original cannot be put back there, and `up` would fail in trying."""
+    system = BoxSystem(box)
+    saved = surveyed(box, system)
+    host.apply(system, saved, box.paths)
+    box.environment = ALL._replace(fixed="its file system is read-only")
+    assert not host.is_stale(system, saved, "auto", box.paths)
+    later = surveyed(box, system, saved)
+    assert later["resolv_conf"] == saved["resolv_conf"]
 
 
 def test_without_a_journal_what_is_left_is_recognised(box: Box) -> None:

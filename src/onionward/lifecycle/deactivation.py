@@ -188,12 +188,17 @@ def undo_everything(
         attempts.take(
             "ending what awaits a confirmation", lambda: confirm_process.stop(system, paths)
         )
+    if not attempts.failures:
+        attempts.take("removing the journal", lambda: _forget(system, paths))
     if attempts.failures:
         raise StepError(
             f"not everything could be put back: {attempts.words()}\n"
             f"  The machine is {state_now(system, journal)}.",
             "mend the cause and repeat `onionward down`; the journal is kept for it",
         )
+
+
+def _forget(system: System, paths: Paths) -> None:
     applied.remove(system, paths)
     for path in (paths.journal, temporary_name(paths.journal)):
         if path.is_dir() and not path.is_symlink():

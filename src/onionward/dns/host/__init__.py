@@ -81,6 +81,16 @@ def _environment(system: System, paths: Paths) -> Environment:
     return environment(system, paths)
 
 
+def _environment_since(system: System, before: Saved | None, paths: Paths) -> Environment:
+    """As it is now; but where resolv.conf was replaced, that it cannot be any more changes nothing.
+
+    Ours stays, and the original cannot be put back yet.
+    """
+    found = _environment(system, paths)
+    replaced = before is not None and before["resolv_conf"] is not None
+    return found._replace(fixed="") if replaced else found
+
+
 def examine(
     system: System, wanted: str = "auto", paths: Paths = PATHS
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -119,7 +129,7 @@ def survey(
     """
     from onionward.dns.host import detect, dropin, networkmanager, resolved, writers
 
-    found = _environment(system, paths)
+    found = _environment_since(system, before, paths)
     plan = detect.plan(found, wanted)
     noted: Any = before or dict.fromkeys(Saved.__annotations__)
     place = networkmanager.PLACES[plan.networkmanager] if plan.networkmanager else None
@@ -176,7 +186,7 @@ def is_stale(system: System, saved: Saved, wanted: str = "auto", paths: Paths = 
 
     if is_covered(saved, paths):
         return False  # nothing can be undone below it
-    found = _environment(system, paths)
+    found = _environment_since(system, saved, paths)
     return _outline(detect.plan(found, wanted), found.fixed) != _outline_of(saved)
 
 
@@ -210,13 +220,17 @@ def apply(system: System, saved: Saved, paths: Paths = PATHS) -> bool:
         networkmanager.apply(system, noted)
     path = paths.resolv_conf
     original = saved["resolv_conf"]
-    if not (original is None or file.is_ours(path, original) or file.is_covered(path, original)):
+    if not (original is None or file.is_ours(path, original) or _stays(system, path, original)):
         file.replace(system, path, original)
         replaced = True
     if (told := saved["resolved"]) is not None:
         resolved.apply(system, told)
     _empty_caches(system)
     return replaced
+
+
+def _stays(system: System, path: Path, original: file.Saved) -> bool:
+    return file.is_covered(path, original) or bool(file.fixed(system, path))
 
 
 def restore(system: System, saved: Saved, paths: Paths = PATHS) -> str:
