@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from onionward.networks import Network, of_version
 from onionward.paths import Paths
-from onionward.policy import Flow, Policy
+from onionward.policy import Flow, Lan, Policy
 from onionward.render import nftables
-from onionward.render.nftables import MARK_REDIRECTED, Ruleset, block, route
+from onionward.render.nftables import MARK_REDIRECTED, Ruleset, block, lock, route
 from onionward.render.resolver import resolv_conf
 from onionward.render.torrc import torrc
 from onionward.tables import remove
@@ -301,3 +301,16 @@ def test_no_chain_relies_on_its_policy(render: Callable[[Policy], Ruleset], inbo
     rules = chains(ruleset, "onionward") | chains(ruleset, "onionward_l2")
     for chain in dropping:
         assert re.search(r"(^| )(drop|reject with icmpx type admin-prohibited)$", rules[chain][-1])
+
+
+@pytest.mark.parametrize("hook", ["forward", "input"])
+def test_the_guard_s_own_rules_know_a_lan_that_is_renamed(hook: str) -> None:
+    lan = Lan("eth1", (), (), ping=True, dhcp=False, tcp_ports=(), udp_ports=(), number=3)
+    later = lan._replace(interface="usb0", number=0)
+    text = lock.routing(replace(policy(), route="direct", lans=(lan, later)))
+    (chain,) = re.findall(rf"hook {hook} .*?\n\t\}}", text, re.DOTALL)
+    rules = [line.strip() for line in chain.splitlines() if "iif" in line]
+    place = next(n for n, rule in enumerate(rules) if rule.startswith("iif { 3 } iifname != @lans"))
+    assert rules[place].endswith(" drop")
+    # nothing lets a client's packets pass before
+    assert all('"lo"' in rule for rule in rules[:place])

@@ -37,10 +37,14 @@ def arriving(policy: Policy) -> tuple[str, ...]:
     """Rules of the strong_host chain: which packets of clients are believed."""
     if not policy.lans:
         return ()
+    return (*renamed(policy, "strangers"), "iifname @lans goto client_sources")
+
+
+def renamed(policy: Policy, counter: str) -> tuple[str, ...]:
+    """A new name for the interface is no way around rules about its name."""
     known = [str(lan.number) for lan in policy.lans if lan.number]
-    # a new name for the interface is no way around these rules
-    renamed = f"iif {{ {', '.join(known)} }} iifname != @lans counter name strangers drop"
-    return (*((renamed,) if known else ()), "iifname @lans goto client_sources")
+    rule = f"iif {{ {', '.join(known)} }} iifname != @lans counter name {counter} drop"
+    return (rule,) if known else ()
 
 
 def entering(policy: Policy) -> tuple[str, ...]:

@@ -82,9 +82,14 @@ def _of_scopes(policy: Policy) -> list[Chain]:
     judged = (*unrouted_host.chains(policy, routed=True), *lan.chains(policy, routed=True))
     found = {chain.name: chain for chain in judged}
     chains = [found[name] for name in _CALLED if name in found]
-    chains += [found[name]._replace(hook=hook) for name, hook in _LATER.items() if name in found]
+    for name, hook in _LATER.items():
+        if name in found:
+            # the policy's own rules say this before routing
+            first = lan.renamed(policy, "forwarded") if name == "forwarded" else ()
+            chains.append(found[name]._replace(hook=hook, rules=(*first, *found[name].rules)))
     if policy.lans:
-        entering = ('iifname "lo" accept', *lan.entering(policy))
+        renamed = lan.renamed(policy, "strangers")
+        entering = ('iifname "lo" accept', *renamed, *lan.entering(policy))
         chains.append(
             Chain("input", "type filter hook input priority 10; policy accept;", entering)
         )
