@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 
 from onionward.lab import Lab
-from tests.lab.lifecycle_machine import until
+from tests.lab.lifecycle_machine import Machine, until
 from tests.lab.lifecycle_scopes import ALL, MIXED, Scope, Stage, sent, stage
 
 ROUNDS = 4
@@ -27,6 +28,25 @@ def everything(lab: Lab) -> Iterator[Stage]:
 def is_whole(everything: Stage) -> bool:
     report = everything.machine.status()
     return (report["state"], report["guard"], report["problems"]) == ("routed", "running", [])
+
+
+@contextmanager
+def another_name(machine: Machine) -> Iterator[None]:
+    """The clients' interface, called otherwise for a while."""
+    keep = "net.ipv6.conf.{}.keep_addr_on_down={}"
+    machine.output("sysctl", "-qw", keep.format("eth1", 1))
+    rename(machine, "eth1", "lan9")
+    try:
+        yield
+    finally:
+        rename(machine, "lan9", "eth1")
+        machine.output("sysctl", "-qw", keep.format("eth1", 0))
+
+
+def rename(machine: Machine, name: str, new: str) -> None:
+    # before Linux 6.2 only one that is down
+    script = "ip link set $1 down; ip link set $1 name $2; ip link set $2 up"
+    machine.output("sh", "-ec", script, "sh", name, new)
 
 
 @pytest.mark.parametrize("scope", [ALL, MIXED], ids=lambda scope: scope.name)
@@ -44,6 +64,8 @@ def test_flushed_rules_open_no_gap_for_those_who_are_routed(
     machine.pause_guard()
     machine.output("nft", "flush", "ruleset")
     time.sleep(1.5)
+    with another_name(machine):
+        time.sleep(1)
     assert "inet onionward\n" not in machine.tables()
     everything.assert_silent(scope.routed, since, time.time())
     others = {s.sender for s in sent(everything.wire.packets(since))}

@@ -211,7 +211,7 @@ def test_interrupted_reload_stays_closed(machine: Machine) -> None:
             until("the reload has blocked", lambda: machine.journal()["state"] == "blocked")
             until("another tor starts", lambda: bool(set(machine.tor_pids()) - set(pids)))
             subprocess.run(["kill", "-INT", str(inside_pid(process))], check=True)
-            _, errors = process.communicate(timeout=20)
+            _, errors = process.communicate(timeout=60)
         assert process.returncode == 1
         assert "protected by the rules in force" in errors
         assert machine.status()["state"] == "blocked"

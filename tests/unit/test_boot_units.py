@@ -37,7 +37,8 @@ def test_the_block_comes_before_any_network_and_after_what_flushes() -> None:
 
 def test_the_first_rules_are_in_the_unit_and_the_file_may_fail() -> None:
     text = units.block_unit("/usr/sbin/nft", FIRST, "/etc/onionward/boot.nft")
-    (first,), (rest,) = keys(text, "ExecStartPre"), keys(text, "ExecStart")
+    (tried, first), (rest,) = keys(text, "ExecStartPre"), keys(text, "ExecStart")
+    assert tried == f"-{first}"  # a failure that passes is not the machine's end
     # systemd's quotes are those of sh here; % and $ are doubled
     assert shlex.split(first) == ["/usr/sbin/nft", FIRST]
     assert shlex.split(rest.removeprefix("-")) == [

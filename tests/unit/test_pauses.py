@@ -12,7 +12,7 @@ from onionward.state import Journal
 
 JOURNAL = Journal("routed", 1.0, "one", 2, undo={"rules": {"host": True}})
 ALICE = Pause("alice", ((1000, 1000),), 5.0, None)
-BOB = Pause("bob", ((1001, 1001), (100000, 165535)), 5.0, time.time() + 60)
+BOB = Pause("bob", ((1001, 1001), (100000, 165535)), 5.0, time.time() + 86400)
 OVER = Pause("carol", ((1002, 1002),), 5.0, 6.0)
 
 # as ss(8) of iproute2 6.1 prints it

@@ -100,8 +100,10 @@ RefuseManualStop=yes
 [Service]
 Type=oneshot
 RemainAfterExit=yes
-# a damaged file leaves what the first line has blocked
+# twice, for nft fails now and then where another one is at work, and there would be no network
+ExecStartPre=-{_quoted(nft, first)}
 ExecStartPre={_quoted(nft, first)}
+# a damaged file leaves what these have blocked
 ExecStart=-{_quoted(nft, "--file", rules)}
 # there is no way to stop it: rules stay until `onionward up` or `onionward down` takes them away
 StandardOutput=journal+console
