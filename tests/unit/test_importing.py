@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from onionward.config import parse
+from onionward.errors import RefusedError
 from onionward.importing import read, to_toml
 from onionward.importing.words import commands
 from onionward.networks import of_version
@@ -129,6 +131,42 @@ def test_a_descendant_that_leaks_its_onion_names() -> None:
     )
     assert "IPv6 was switched off: it goes through Tor like IPv4" in text
     assert "TCP 22 was open" in text
+
+
+CERT = f"{'A' * 70} iat-mode=0"
+BRIDGE = f"obfs4 192.0.2.1:443 {'0123456789' * 4} cert={CERT}"
+
+
+def test_exits_and_bridges_of_a_torrc() -> None:
+    text = to_toml(
+        read(
+            [
+                (
+                    "torrc",
+                    "ExitNodes {DE}, {nl}\nExcludeExitNodes {us}\nStrictNodes 1\nUseBridges 1\n"
+                    f"Bridge {BRIDGE}\nBridge 192.0.2.2:443\nBridge snowflake 192.0.2.3:80\n",
+                )
+            ]
+        )
+    )
+    read_back = tomllib.loads(text)["tor"]
+    assert read_back["exit_countries"] == ["de", "nl"]
+    assert read_back["exclude_exit_countries"] == ["us"]
+    assert read_back["bridges"] == [BRIDGE]
+    assert parse(text, "o.toml").tor.bridges == (BRIDGE,)
+    assert "torrc:6: Bridge 192.0.2.2:443: has no fingerprint" in text
+    assert "torrc:7: Bridge snowflake 192.0.2.3:80: the transport snowflake is not sup" in text
+
+
+def test_exits_that_are_single_relays_are_left_out() -> None:
+    text = to_toml(read([("torrc", f"ExitNodes {{de}},{'A' * 40}\nExcludeExitNodes {{zz}}\n")]))
+    assert "exit_countries" not in text
+    assert text.count("only countries can be named, not single relays") == 2
+
+
+def test_what_is_no_text_is_refused() -> None:
+    with pytest.raises(RefusedError, match="firewall is no text"):
+        read([("firewall", "\x7fELF\0\0")])
 
 
 def test_what_iptables_save_prints() -> None:

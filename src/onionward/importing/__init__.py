@@ -8,9 +8,10 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Iterable, Iterator
 
+from onionward.errors import RefusedError
 from onionward.importing import firehol, netfilter, pf
 from onionward.importing.found import Found, Note
-from onionward.networks import Network, overlapping
+from onionward.networks import overlapping
 from onionward.printable import printable
 
 # where names may be mapped, tried in this order when what was there does not do
@@ -19,9 +20,18 @@ _VIRTUAL4_OF_LAN = ("10.192.0.0/10", "172.20.0.0/16", "100.64.0.0/10", "192.168.
 
 
 def read(files: Iterable[tuple[str, str]]) -> Found:
-    """What the files (name, text) say together."""
+    """What the files (name, text) say together.
+
+    Raises:
+        RefusedError: one of them is no text.
+
+    """
     found = Found()
     for name, text in files:
+        if "\0" in text:
+            raise RefusedError(
+                f"{name} is no text", "name scripts, torrc, pf.conf or firehol.conf as they are"
+            )
         if pf.is_pf(text):
             pf.read(text, name, found)
         elif firehol.is_firehol(text):
@@ -131,13 +141,22 @@ def _tables(found: Found) -> Iterator[str]:
         yield from ("[[user]]", f"name = {_quoted(name)}", *control, "")
     if found.bypass:
         yield from ("[bypass]", f"networks = {_listed(found.bypass)}", "")
+    of_tor = [*_of_tor(found)]
+    if of_tor:
+        yield from ("[tor]", *of_tor, "")
+
+
+def _of_tor(found: Found) -> Iterator[str]:
     if found.virtual:
-        networks = [network for network, _ in found.virtual.values()]
-        yield from ("[tor]", f"virtual_networks = {_listed(networks)}", "")
+        yield f"virtual_networks = {_listed(network for network, _ in found.virtual.values())}"
+    for key, codes in found.exits.items():
+        yield f"{key} = {_listed(codes)}"
+    if found.bridges:
+        yield f"bridges = {_listed(found.bridges)}"
 
 
-def _listed(networks: Iterable[Network]) -> str:
-    return f"[{', '.join(_quoted(str(network)) for network in networks)}]"
+def _listed(values: Iterable[object]) -> str:
+    return f"[{', '.join(_quoted(str(value)) for value in values)}]"
 
 
 def _quoted(text: str) -> str:

@@ -34,6 +34,8 @@ class Found:
         control: of these, those that may speak to tor's control port.
         bypass: networks reached directly, with the place where they are named.
         virtual: where names are mapped.
+        exits: countries of exits, by the key of the configuration.
+        bridges: lines of bridges.
         inbound: TCP ports that were open to others.
         tor_account: of tor, by name or number.
         ip6: whether IPv6 was thought of.
@@ -51,6 +53,8 @@ class Found:
     control: list[str] = field(default_factory=list)
     bypass: dict[Network, str] = field(default_factory=dict)
     virtual: dict[int, tuple[Network, str]] = field(default_factory=dict)
+    exits: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    bridges: list[str] = field(default_factory=list)
     inbound: dict[int, str] = field(default_factory=dict)
     tor_account: str = ""
     ip6: bool = False

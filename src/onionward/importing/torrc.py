@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+
+from onionward.config import bridges, countries
 from onionward.importing.found import Found, network_of
 
 # options that such setups have, in the small letters in which they are compared
@@ -18,7 +21,10 @@ _OURS = {
     "automaphostssuffixes": "names under .onion are mapped; others are resolved",
     "clientonly": "tor is a client, always",
     "transproxytype": "chosen by onionward",
+    "usebridges": "bridges are used where there are some, always",
+    "clienttransportplugin": "the transport's program is found by onionward",
 }
+_EXITS = {"exitnodes": "exit_countries", "excludeexitnodes": "exclude_exit_countries"}
 _NOT_TAKEN = {
     "socksport": "no SOCKS port is opened: programs need none",
     "sockslistenaddress": "no SOCKS port is opened: programs need none",
@@ -26,7 +32,9 @@ _NOT_TAKEN = {
     "cookieauthentication": "onionward uses a socket that only root can open",
     "hashedcontrolpassword": "onionward uses a socket that only root can open",
 }
-OPTIONS = frozenset((*_PORTS, *_ADDRESSES, *_VIRTUAL, *_OURS, *_NOT_TAKEN))
+OPTIONS = frozenset(
+    (*_PORTS, *_ADDRESSES, *_VIRTUAL, *_OURS, *_EXITS, *_NOT_TAKEN, "bridge", "strictnodes")
+)
 
 
 def read_line(words: tuple[str, ...], place: str, found: Found) -> None:
@@ -51,7 +59,33 @@ def read_line(words: tuple[str, ...], place: str, found: Found) -> None:
             found.leave_out(place, f"{name} {value}: no network")
         else:
             found.virtual[network.version] = (network, place)
+    elif option in _EXITS:
+        _read_exits(name, " ".join(words[1:]), place, found)
+    elif option == "bridge":
+        _read_bridge(" ".join(words[1:]), place, found)
+    elif option == "strictnodes":
+        found.keep(place, f"{name}: what is said of exits holds, always")
     elif option in _OURS:
         found.keep(place, f"{name}: {_OURS[option]}")
     else:
         found.leave_out(place, f"{name}: {_NOT_TAKEN[option]}")
+
+
+def _read_exits(name: str, value: str, place: str, found: Found) -> None:
+    codes = [part.strip().lower() for part in value.split(",")]
+    named = [match[1] for code in codes if (match := re.fullmatch(r"\{([a-z]{2})\}", code))]
+    if len(named) < len(codes) or any(map(countries.problem, named)):
+        found.leave_out(place, f"{name} {value}: only countries can be named, not single relays")
+        return
+    found.exits[_EXITS[name.lower()]] = tuple(dict.fromkeys(named))
+    found.keep(place, f"{name} {value}: of exits; needs the package tor-geoipdb")
+
+
+def _read_bridge(line: str, place: str, found: Found) -> None:
+    try:
+        bridges.read(line)
+    except bridges.NoBridgeError as error:
+        found.leave_out(place, f"Bridge {line}: {error}")
+    else:
+        found.bridges.append(line)
+        found.keep(place, "Bridge: tor's account reaches bridges and no other relay")
