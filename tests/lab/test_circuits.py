@@ -198,11 +198,15 @@ def by_destination(answers: Mapping[str, Answers], title: str, who: str) -> list
 
 
 @pytest.mark.parametrize("title", TCP)
-@pytest.mark.parametrize("who", PEOPLE)
-def test_destinations_share_circuits(shown: Shown, who: str, title: str) -> None:
-    places = by_destination(shown.plain, title, who)
-    # tor may begin a fresh circuit meanwhile, but not for each
-    assert any(one & other for one, other in itertools.combinations(places, 2))
+def test_destinations_share_circuits(shown: Shown, title: str) -> None:
+    places = {who: by_destination(shown.plain, title, who) for who in PEOPLE}
+    # tor may begin fresh circuits meanwhile, but not for each and for most
+    shared = [
+        who
+        for who, circuits in places.items()
+        if any(one & other for one, other in itertools.combinations(circuits, 2))
+    ]
+    assert len(shared) > len(PEOPLE) / 2, places
 
 
 @pytest.mark.parametrize("title", TCP)
