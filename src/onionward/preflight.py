@@ -129,7 +129,7 @@ def _relay_problems(config: Config, facts: Facts) -> Iterator[tuple[KeyPath, str
             ("tor", "strict"),
             f"{name} does not hold tor to its relays; leave it out, or use nftables",
         )
-    if config.tor.strict and not (config.tor.bridges or facts.directory.first):
+    if config.tor.follows_relays and not facts.directory.first:
         where = "tor.network" if config.network_lines else f"{facts.tor_path or 'tor'} itself"
         yield (
             ("tor", "strict"),

@@ -78,7 +78,7 @@ class Question:
 
 def show(system: System, config: Config, paths: Paths, what: str, state: str) -> str:
     """One text: "policy", "nftables", "iptables", "firehol", "torrc" or "resolver"."""
-    facts = gather(system, config)
+    facts = gather(system, config, paths)
     policy = _policy(config, facts)
     match what:
         case "policy":

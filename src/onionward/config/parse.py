@@ -45,9 +45,9 @@ Item = TypeVar("Item")
 
 Problem = tuple[KeyPath, str]
 
+_LARGEST = 16 << 20  # bytes; a device has no end
 # The options that say which Tor network is used, and how quickly it moves; none of them can
 # change what this program sets itself.
-_LARGEST = 16 << 20  # bytes; a device has no end
 NETWORK_OPTIONS = frozenset(
     {
         "AlternateBridgeAuthority",

@@ -123,6 +123,11 @@ class TorConfig(NamedTuple):
     strict: bool = False
 
     @property
+    def follows_relays(self) -> bool:
+        """Whether tor is held to the relays that it knows; bridges are in the configuration."""
+        return self.strict and not self.bridges
+
+    @property
     def names_countries(self) -> bool:
         """Whether tor must know in which countries relays are."""
         return bool(self.exit_countries or self.exclude_exit_countries)

@@ -74,6 +74,11 @@ def _same(key: Any, is_stale: Callable[[Any], bool] = lambda _: False) -> Part:
     return part
 
 
+def _whole(*, wanted: bool) -> Part:
+    """What is wanted otherwise takes the place of what there is, without a moment in between."""
+    return lambda noted: (noted["saved"], None) if wanted else (None, noted["saved"])
+
+
 def _routes(system: System, policy: Policy) -> Surrounding:
     from onionward import routes
 
@@ -119,8 +124,7 @@ def _belt(system: System, config: Config, policy: Policy) -> Surrounding:
         survey=survey,
         apply=apply,
         restore=lambda saved: _restore_belt(system, saved),
-        # another one takes its place without a moment in between
-        part=lambda noted: (noted["saved"], None) if wanted else (None, noted["saved"]),
+        part=_whole(wanted=wanted),
         before_rules=True,
     )
 
@@ -189,7 +193,7 @@ def _ports(system: System, policy: Policy) -> Surrounding:
         apply=apply,
         restore=lambda saved: _restore_ports(system, saved),
         # other interfaces are other rules, put in their place by one transaction
-        part=lambda noted: (noted["saved"], None) if wanted else (None, noted["saved"]),
+        part=_whole(wanted=wanted),
         before_rules=True,
     )
 
@@ -224,7 +228,7 @@ def _masks(system: System, config: Config, policy: Policy, facts: Facts) -> Surr
         apply=apply,
         restore=lambda saved: _restore_masks(system, saved),
         # a survey for other accounts opens what is closed to those that are given up
-        part=lambda noted: (noted["saved"], None) if wanted else (None, noted["saved"]),
+        part=_whole(wanted=wanted),
         before_rules=True,
     )
 

@@ -56,7 +56,7 @@ def look(config: Config, data: Path, tor_path: str | None) -> Directory:
         tor_path: the program.
 
     """
-    if not config.tor.strict or config.tor.bridges:
+    if not config.tor.follows_relays:
         return Directory()
     relays: set[Place] = set()
     valid_until = ""

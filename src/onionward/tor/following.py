@@ -13,7 +13,7 @@ _State = tuple[tuple[int, int, int] | None, ...]
 
 def consensuses(config: Config, data: Path) -> tuple[Path, ...]:
     """The files that are followed; none where tor may reach anything, or bridges alone."""
-    if not config.tor.strict or config.tor.bridges:
+    if not config.tor.follows_relays:
         return ()
     return tuple(data / name for name in CONSENSUSES)
 
