@@ -14,7 +14,8 @@ UP_SCRIPT = "onionward"
 OURS = "# made by `onionward enable`, removed by `onionward disable`"
 _TITLE = "Network blocked by onionward (open it with: onionward down)"
 
-# no mount namespace of its own: what could fail is left out where a failure would open the machine
+# nothing that takes a mount namespace (ProtectSystem=, PrivateDevices= and their like): it cannot
+# always be made where others mount at the same moment, and a machine without a block has no network
 _HARDENED_BLOCK = """\
 CapabilityBoundingSet=CAP_NET_ADMIN
 NoNewPrivileges=yes
@@ -27,16 +28,7 @@ MemoryDenyWriteExecute=yes
 SystemCallArchitectures=native
 SystemCallFilter=@system-service
 SystemCallFilter=~@privileged @resources
-ProtectSystem=strict
-ProtectHome=yes
-ProtectProc=invisible
-ProtectClock=yes
-ProtectHostname=yes
-ProtectKernelLogs=yes
-ProtectKernelModules=yes
-ProtectKernelTunables=yes
-ProtectControlGroups=yes
-PrivateDevices=yes
+KeyringMode=private
 UMask=0077
 """
 
@@ -100,7 +92,7 @@ RefuseManualStop=yes
 [Service]
 Type=oneshot
 RemainAfterExit=yes
-# twice, for nft fails now and then where another one is at work, and there would be no network
+# twice, for there is no network if nft fails
 ExecStartPre=-{_quoted(nft, first)}
 ExecStartPre={_quoted(nft, first)}
 # a damaged file leaves what these have blocked
