@@ -18,21 +18,17 @@ def main() -> None:
     _open_closed()
     if sys.argv[1:2] == ["run"] and not {"-h", "--help"} & set(sys.argv[2:3]):
         _run()
-    import click
-
-    from onionward.cli import cli
-
     # modes are part of what is restored; a strange umask must not leak into files and tor
     os.umask(0o022)
     try:
-        cli(prog_name="onionward", standalone_mode=False)
+        if sys.argv[1:2] == ["status"] and set(sys.argv[2:]) <= {"--json"}:
+            _status()
+        else:
+            _command_line()
     except OnionwardError as error:
         _say(str(error))
         sys.exit(error.exit_status)
-    except click.ClickException as error:
-        error.show()
-        sys.exit(error.exit_code)
-    except (click.Abort, KeyboardInterrupt):
+    except KeyboardInterrupt:
         _say("interrupted")
         sys.exit(1)
     except (OSError, UnicodeError) as error:
@@ -41,6 +37,29 @@ def main() -> None:
         silence_stdout()
         _say(f"{error}; `onionward status` says what state the machine is in")
         sys.exit(1)
+
+
+def _command_line() -> None:
+    import click
+
+    from onionward.cli import cli
+
+    try:
+        cli(prog_name="onionward", standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except click.Abort:
+        _say("interrupted")
+        sys.exit(1)
+
+
+def _status() -> NoReturn:
+    """`onionward status` without the command line's library."""
+    from onionward import status_command
+    from onionward.system import System
+
+    status_command.main(System(), as_json="--json" in sys.argv)
 
 
 def _run() -> NoReturn:

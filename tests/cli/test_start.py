@@ -34,7 +34,8 @@ def modules(argv: list[str]) -> set[str]:
 @pytest.mark.parametrize("argv", [["--help"], ["status"], ["status", "--json"], ["up", "--help"]])
 def test_nothing_heavy_is_imported(argv: list[str]) -> None:
     imported = modules(argv)
-    assert "onionward.cli" in imported
+    # the command line's library takes a third of the time that `status` has
+    assert ("click" in imported) == (argv[0] != "status")
     assert ("onionward.status" in imported) == (argv[0] == "status")
     assert sorted(imported & set(LATE)) == []
 

@@ -47,23 +47,9 @@ def status(
     PROTECTED); 1 nobody can tell.
     """
     del config_path
-    from onionward import status as status_module
-    from onionward import status_text
-    from onionward.paths import PATHS
+    from onionward import status_command
 
-    require_root("status")
-    if bsd := bsd_commands():
-        if exit_address:
-            raise RefusedError("--exit-address is not available with pf, where tor has no SOCKS")
-        on_bsd = bsd.status(system_of(ctx))
-        shown = status_text.to_json(on_bsd) if as_json else status_text.to_text_on_bsd(on_bsd)
-        click.echo(shown)
-        sys.exit(status_text.EXIT_STATUS[on_bsd.state])
-    report = status_module.gather(system_of(ctx), PATHS)
-    if exit_address:
-        report = status_module.with_exit_address(report, PATHS, exit_address)
-    click.echo(status_text.to_json(report) if as_json else status_text.to_text(report))
-    sys.exit(status_text.EXIT_STATUS[report.state])
+    status_command.main(system_of(ctx), as_json=as_json, exit_address=exit_address or "")
 
 
 @click.command()
