@@ -28,11 +28,19 @@ def scopes(policy: Policy) -> tuple[str, ...]:
     return tuple(lines)
 
 
+def _full_dns(policy: Policy) -> tuple[str, ...]:
+    if not policy.full_dns:
+        return ()
+    but = ", but of routed accounts" if policy.users else ""
+    return (f"  this host's names to unbound at loopback port {policy.names_port}{but}",)
+
+
 def describe(policy: Policy) -> str:
     """The policy in words, a line each."""
     lines = [
         *scopes(policy),
         f"  TCP to loopback port {policy.trans_port}, names to loopback port {policy.dns_port}",
+        *_full_dns(policy),
         f"  .onion names are mapped into {policy.virtual4} and {policy.virtual6}",
         *([_REFUSED] if policy.route == "tor" or policy.lans or policy.users else ()),
         f"circuits: {_circuits(policy)}",

@@ -127,7 +127,9 @@ class Policy:
         tor_cgroup: its control group, or None where there is no such tree.
         reach: the only places that it may connect to, sorted; None: anywhere.
         trans_port: where TCP is redirected.
-        dns_port: where UDP to port 53 is redirected.
+        dns_port: where tor takes queries for names.
+        names_port: where those of this host go that have no circuits of their own; `dns_port`, or
+            the port of a resolver of full DNS.
         virtual4: IPv4 network of automapped names.
         virtual6: IPv6 network of automapped names.
         bypass: networks reached directly, merged.
@@ -156,6 +158,7 @@ class Policy:
     reach: tuple[Endpoint, ...] | None
     trans_port: int
     dns_port: int
+    names_port: int
     virtual4: Network
     virtual6: Network
     bypass: tuple[Network, ...]
@@ -176,6 +179,11 @@ class Policy:
     def virtual(self) -> tuple[Network, ...]:
         """Where names under .onion are mapped."""
         return (self.virtual4, self.virtual6)
+
+    @property
+    def full_dns(self) -> bool:
+        """Whether a resolver of all types of records stands between this host and tor."""
+        return self.names_port != self.dns_port
 
     @property
     def local_routes(self) -> tuple[Network, ...]:
@@ -269,6 +277,7 @@ def derive(
         reach=reach(config, facts.directory),
         trans_port=config.tor.trans_port,
         dns_port=config.tor.dns_port,
+        names_port=config.tor.names_port,
         virtual4=virtual[4],
         virtual6=virtual[6],
         bypass=(*of_version(config.bypass.networks, 4), *of_version(config.bypass.networks, 6)),

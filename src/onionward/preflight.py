@@ -237,7 +237,8 @@ def taken_ports(config: Config, listeners: Mapping[str, str]) -> tuple[str, ...]
 
     Args:
         config: read and free of contradictions.
-        listeners: who listens on TransPort ("tcp:940") and DNSPort ("udp:941") already.
+        listeners: who listens on TransPort ("tcp:940"), DNSPort ("udp:941") and, where they are
+            wanted, the ports of full DNS already.
 
     """
     found = _port_problems(config, listeners)
@@ -248,6 +249,8 @@ def _port_problems(config: Config, listeners: Mapping[str, str]) -> Iterator[tup
     for key, listener in (
         ("trans_port", f"tcp:{config.tor.trans_port}"),
         ("dns_port", f"udp:{config.tor.dns_port}"),
+        ("full_dns_port", f"udp:{config.tor.full_dns_port}"),
+        ("full_dns_port", f"tcp:{config.tor.full_dns_port}"),
     ):
         if who := listeners.get(listener):
             protocol, _, port = listener.partition(":")

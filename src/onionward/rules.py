@@ -11,6 +11,7 @@ class Rule(StrEnum):
     ONION_ADDRESSES = "addresses of onion names go to tor"
     ONION_NAMES = "onion names go to tor's resolver"
     NAMES = "names go to tor's resolver"
+    FULL_DNS = "names go to unbound, which asks through tor"
     TCP = "TCP goes to tor"
     OWN_ADDRESS = "stays on this machine"
     KEPT = "open before, kept"

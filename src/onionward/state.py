@@ -58,7 +58,10 @@ class Journal:
 _FIELDS = tuple(Journal.__dataclass_fields__)
 
 # what lifecycle/surroundings.py writes: each with what puts it back
-SURROUNDINGS = ("routes", "belt", "sysctls", "ports", "masks", "onion", "control", "dhcp")
+SURROUNDINGS = (
+    *("routes", "belt", "sysctls", "ports", "masks"),
+    *("full_dns", "onion", "control", "dhcp"),
+)
 
 
 def load(paths: Paths) -> Journal | None:

@@ -356,6 +356,10 @@ def _of_surroundings(system: System, paths: Paths, journal: state.Journal) -> li
         from onionward.dns import onion
 
         found += onion.problems(system, saved["saved"], paths)
+    if (saved := journal.undo.get("full_dns")) is not None:
+        from onionward.dns import full
+
+        found += filter(None, [full.problem(saved["saved"])])
     if (noted := journal.undo.get("masks")) is not None:
         found += _open_services(noted["key"])
     if (noted := journal.undo.get("belt")) is not None:

@@ -98,6 +98,8 @@ def _near(case: Case, send: Send, fate: Fate) -> str:
         return "local"
     if not frame.to.is_loopback:
         return f"on loopback to {frame.to} port {frame.port}"
+    if case.policy.full_dns and frame.port == case.policy.names_port:
+        return _at_resolver(send, fate)
     if packet.protocol == "tcp" and frame.port == case.policy.trans_port:
         if send.raw:
             return "trans-port"
@@ -113,6 +115,19 @@ def _near(case: Case, send: Send, fate: Fate) -> str:
             return _in_circuits(case, send, fate, "dns-port")
         return f"dns-port, whose answer came from {fate.answer}"
     return f"on loopback to port {frame.port}"
+
+
+def _at_resolver(send: Send, fate: Fate) -> str:
+    """Where this host's names go with full DNS."""
+    packet = send.packet
+    if packet.protocol == "tcp":
+        meant = send.raw or fate.connected == (packet.destination, packet.port)
+        return "full-dns" if meant else f"full-dns, which took {fate.connected} for its destination"
+    if not fate.asked:
+        return "full-dns, and nobody was asked"
+    if fate.answer is not None and fate.answer[1] != 53:
+        return f"full-dns, whose answer came from {fate.answer}"
+    return "full-dns"
 
 
 def _in_circuits(case: Case, send: Send, fate: Fate, reached: str) -> str:

@@ -247,6 +247,8 @@ def drawn_policies(draw: st.DrawFn, links: tuple[Link, ...]) -> Policy:
     text += draw(_users(direct=scopes.host == "tor")) if scopes.user else []
     text += ["[tor]", f"virtual_networks = {virtual}"]
     if scopes.host == "tor":
+        full = draw(st.sampled_from([True, True, False]))
+        text += ["dns = 'full'", "resolvers = ['9.9.9.9']"] if full else []
         listed = draw(st.lists(st.sampled_from(_BYPASS) | _ANYWHERE, max_size=5, unique=True))
         bypass = [str(n) for n in listed if not any_overlap(n, map(net, virtual))]
         text += ["[bypass]", f"networks = {bypass}"]

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from onionward.networks import Address
+from onionward.config.values import TorConfig
 from onionward.policy import RELAY4, RELAY6
 from tests.kernel.frames import ANSWERED, token_of
 
@@ -20,6 +21,7 @@ _ORIGINAL_DESTINATION = 80  # SO_ORIGINAL_DST and IP6T_SO_ORIGINAL_DST
 _IP_FREEBIND, _IPV6_FREEBIND = 15, 78
 _RESET_AT_CLOSE = struct.pack("ii", 1, 0)
 _EVERY_ADDRESS = ((socket.AF_INET, "0.0.0.0"), (socket.AF_INET6, "::"))  # noqa: S104
+FULL_DNS_PORT = TorConfig().full_dns_port
 _TCP_PORTS = (22, 53, 80, 137, 443, 853, 940, 941, 8080)
 _UDP_PORTS = (53, 67, 69, 137, 443, 547, 940, 941, 1900, 5353, 8080)
 _DHCP6_SERVERS = "ff02::1:2"
@@ -82,7 +84,7 @@ class Servers:
 
 
 class StandIn(Servers):
-    """TransPort and DNSPort of both families, for programs and for clients."""
+    """TransPort and DNSPort of both families, for programs and for clients, and full DNS."""
 
     def __init__(self, trans_port: int, dns_port: int) -> None:
         super().__init__()
@@ -93,6 +95,8 @@ class StandIn(Servers):
             for host in hosts:
                 self.add_listener(family, host, trans_port)
                 self.add_datagrams(family, host, dns_port)
+            self.add_listener(family, hosts[0], FULL_DNS_PORT)
+            self.add_datagrams(family, hosts[0], FULL_DNS_PORT)
 
     def meant(self, connection: socket.socket) -> Port:
         """Where a redirected connection was to go, as tor asks for it."""

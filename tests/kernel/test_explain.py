@@ -102,7 +102,7 @@ def enough(tally: Counter[str], pairs: int, outcomes: Iterable[str]) -> None:
             assert tally[f"{outcome} {family}"] >= 5, tally
 
 
-PROGRAMS = ("trans-port", "dns-port", "local", "direct", "refused")
+PROGRAMS = ("trans-port", "dns-port", "full-dns", "local", "direct", "refused")
 CLIENTS = ("trans-port", "dns-port", "local", "refused", "dropped")
 
 
@@ -130,4 +130,4 @@ def test_blocked(machine: Machine) -> None:
         hold(machine, case, tally)
 
     agree()
-    enough(tally, 1500, (*PROGRAMS[2:], *(f"client: {outcome}" for outcome in CLIENTS[2:])))
+    enough(tally, 1500, (*PROGRAMS[3:], *(f"client: {outcome}" for outcome in CLIENTS[2:])))

@@ -389,6 +389,7 @@ def test_every_rule_that_is_quoted_decides_something() -> None:
         judged(ONION, packet("udp fe80::1 53", onion_name=True)),
         judged(replace(GATE_HOST, paused=(PAUSED,)), packet("udp 1.1.1.1 53", uid=BOB)),
         judged(GATE_HOST, packet("udp 1.1.1.1 53")),
+        judged(replace(GATE_HOST, names_port=942), packet("udp 1.1.1.1 53")),
         judged(GATE_HOST, packet("tcp 1.1.1.1 80")),
         judged(GATE_HOST, packet("tcp 127.0.0.1 80")),
         judged(kept, packet("tcp 203.0.113.9 50000", **going_on)),

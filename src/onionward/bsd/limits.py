@@ -65,6 +65,12 @@ def _problems(config: Config) -> Iterator[tuple[KeyPath, str]]:
             "pf's rules do not hold tor to its relays; leave it out, or use a machine with "
             "nftables",
         )
+    if config.tor.dns == "full":
+        yield (
+            ("tor", "dns"),
+            "with pf tor alone resolves names; leave it out, or use a machine with nftables or "
+            "iptables",
+        )
     for index, lan in enumerate(config.lan):
         if lan.dhcp:
             yield (

@@ -34,7 +34,7 @@ UNREADABLE = ipaddress.ip_network("192.0.2.0/32")
 def contradictions(config: Config) -> Iterator[tuple[KeyPath, str]]:
     """Values that do not go together, each with its path."""
     tor = config.tor
-    for name, port in (("trans_port", tor.trans_port), ("dns_port", tor.dns_port)):
+    for name, port in _ports(config):
         if not 1 <= port <= 65535:
             yield ("tor", name), f"{port} is not a port; ports are 1 to 65535"
         elif port == 53:
@@ -55,11 +55,21 @@ def contradictions(config: Config) -> Iterator[tuple[KeyPath, str]]:
         yield from _country_problems(config)
     if tor.bridges:
         yield from _bridge_problems(config)
+    if tor.dns == "full" or tor.resolvers:
+        from onionward.config import resolvers
+
+        yield from resolvers.problems(config)
     yield from _virtual_problems(config)
     yield from _bypass_problems(config)
     yield from _scope_problems(config)
     yield from _lan_problems(config)
     yield from _user_problems(config)
+
+
+def _ports(config: Config) -> tuple[tuple[str, int], ...]:
+    tor = config.tor
+    found = (("trans_port", tor.trans_port), ("dns_port", tor.dns_port))
+    return (*found, ("full_dns_port", tor.full_dns_port)) if tor.dns == "full" else found
 
 
 def _country_problems(config: Config) -> Iterator[tuple[KeyPath, str]]:

@@ -25,6 +25,7 @@ Inbound = Literal["none", "bypass", "link", "all"]
 Backend = Literal["auto", "nftables", "iptables", "iptables-nft", "iptables-legacy", "pf"]
 Resolver = Literal["auto", Manager]
 VirtualNetworks = Literal["auto"] | tuple[Network, ...]
+Dns = Literal["tor", "full"]
 
 _AUTO_VIRTUAL4 = ipaddress.ip_network("127.192.0.0/10")
 # clients of a LAN send nothing to loopback addresses over a wire
@@ -107,6 +108,12 @@ class TorConfig(NamedTuple):
         exclude_exit_countries: where they must not be.
         bridges: lines of bridges, the only relays that are contacted; empty for public ones.
         strict: whether tor's account may reach relays that are known, and nothing else.
+        dns: who resolves names for this host: "tor" (addresses only), or "full" (all types of
+            records, by an unbound that asks `resolvers` through Tor).
+        resolvers: whom it asks, as unbound.conf(5) writes them: ADDRESS[@PORT][#NAME]; with a name
+            over TLS.
+        dnssec: whether it refuses answers that are not signed as they should be.
+        full_dns_port: port of it on loopback.
 
     """
 
@@ -121,6 +128,15 @@ class TorConfig(NamedTuple):
     exclude_exit_countries: tuple[str, ...] = ()
     bridges: tuple[str, ...] = ()
     strict: bool = False
+    dns: Dns = "tor"
+    resolvers: tuple[str, ...] = ()
+    dnssec: bool = True
+    full_dns_port: int = 942
+
+    @property
+    def names_port(self) -> int:
+        """Where queries of this host go that have no circuits of their own."""
+        return self.full_dns_port if self.dns == "full" else self.dns_port
 
     @property
     def follows_relays(self) -> bool:

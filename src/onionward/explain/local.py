@@ -51,6 +51,8 @@ def _all_of_it(policy: Policy, packet: Packet, machine: Machine, chain: str) -> 
         return None
     if contains((_LINK_LOCAL,), to):
         return None
+    if policy.full_dns and (found := _full_dns(policy, packet, machine, chain)):
+        return found
     if packet.is_query:
         reason = "a name query goes to Tor wherever it is addressed"
         return Verdict("dns-port", reason, chain, Rule.NAMES)
@@ -60,6 +62,14 @@ def _all_of_it(policy: Policy, packet: Packet, machine: Machine, chain: str) -> 
     if contains((*bypass, *policy.unroutable), to):
         return None
     return Verdict("trans-port", "TCP goes through Tor", chain, Rule.TCP)
+
+
+def _full_dns(policy: Policy, packet: Packet, machine: Machine, chain: str) -> Verdict | None:
+    by_tcp = packet.protocol == "tcp" and packet.port == 53 and machine.is_local(packet.destination)
+    if policy.user_of(packet.uid) is not None or not (packet.is_query or by_tcp):
+        return None
+    reason = "all types of records are asked for through Tor, wherever a query is addressed"
+    return Verdict("full-dns", reason, chain, Rule.FULL_DNS)
 
 
 def _onion_address(policy: Policy, packet: Packet, chain: str) -> Verdict | None:

@@ -9,11 +9,12 @@ from onionward.networks import Address
 from onionward.rules import Rule
 
 State = Literal["blocked", "routed"]
-Outcome = Literal["trans-port", "dns-port", "local", "direct", "refused", "dropped"]
+Outcome = Literal["trans-port", "dns-port", "full-dns", "local", "direct", "refused", "dropped"]
 
 _OUTCOMES = {
     "trans-port": "through Tor",
     "dns-port": "to tor's resolver",
+    "full-dns": "to unbound, which asks through Tor",
     "local": "stays on this machine",
     "direct": "leaves directly",
     "refused": "refused at once",

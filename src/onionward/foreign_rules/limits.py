@@ -217,7 +217,9 @@ def traffics(config: Config, facts: Facts) -> tuple[Traffic, ...]:
             "let established connections in there",
         ),
     ]
-    ports = (("tcp", config.tor.trans_port), ("udp", config.tor.dns_port))
+    ports = [("tcp", config.tor.trans_port), ("udp", config.tor.dns_port)]
+    if config.tor.dns == "full":
+        ports.append(("udp", config.tor.names_port))
     if config.host_route != "direct" or any(user.route != "direct" for user in config.user):
         for protocol, port in ports:
             # there the device is still the original one; names are asked for on loopback

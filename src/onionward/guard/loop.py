@@ -54,6 +54,7 @@ class Guard:
         self._rules, self._links, self._clock = Rules(TABLE[1]), Links(), Clock()
         self._files, self._lists = Files([]), Files([])
         self._tor: Process | None = None
+        self._unbound: Process | None = None
         self._fingerprints: dict[Path, str] = {}
         self._server = _listen(paths.guard_socket)
         self._child: Child | None = None
@@ -138,7 +139,9 @@ class Guard:
 
     def _wait(self) -> None:
         sources: list[Source] = [self._rules, self._links, self._clock, self._files, self._lists]
-        sources += [s for s in (self._tor, self._child, self._attempts) if s is not None]
+        sources += [
+            s for s in (self._tor, self._unbound, self._child, self._attempts) if s is not None
+        ]
         poll = select.poll()
         for source in sources:
             poll.register(source.fileno(), select.POLLIN)
@@ -177,8 +180,8 @@ class Guard:
         words = source.read()
         if isinstance(source, Child):
             self._reap(source)
-        elif source is self._tor:
-            self._forget_tor()
+        elif source in (self._tor, self._unbound):
+            self._forget(source)
             self._reasons.update(dict.fromkeys(words, False))
         elif source is self._files:
             if self._files_differ():
@@ -236,11 +239,10 @@ class Guard:
         self._looks = decides == "iptables-legacy"
         self._rules.share(_SHARED if decides == "iptables-nft" else ())
         self._pause_ends = pauses.next_end(journal)
-        self._forget_tor()
-        for pid in tor_process.running(self._paths):
-            with suppress(ProcessLookupError):
-                self._tor = Process(pid, "tor has ended")
-                break
+        for known in (self._tor, self._unbound):
+            self._forget(known)
+        self._tor = _watched(tor_process.running(self._paths), "tor has ended")
+        self._unbound = _watched(_unbound(journal), "unbound has ended")
         watched = self._watched()
         files = Files(watched)
         self._files.close()
@@ -265,10 +267,15 @@ class Guard:
     def _files_differ(self) -> bool:
         return any(_fingerprint(path) != known for path, known in self._fingerprints.items())
 
-    def _forget_tor(self) -> None:
-        if self._tor is not None:
+    def _forget(self, source: Source | None) -> None:
+        if source is None:
+            return
+        if source is self._tor:
             self._tor.close()
             self._tor = None
+        elif source is self._unbound:
+            self._unbound.close()
+            self._unbound = None
 
     def _act(self, journal: Journal) -> None:
         if self._rules_wanted:
@@ -356,6 +363,22 @@ class Guard:
             self._record.add(line)
         if self._failed:
             self._reasons["what went wrong is tried again"] = False
+
+
+def _watched(pids: Sequence[int], words: str) -> Process | None:
+    for pid in pids:
+        with suppress(ProcessLookupError):
+            return Process(pid, words)
+    return None
+
+
+def _unbound(journal: Journal | None) -> tuple[int, ...]:
+    saved = {} if journal is None else journal.undo.get("full_dns", {}).get("saved", {})
+    if not saved:
+        return ()
+    from onionward.dns import full
+
+    return full.running(Path(saved["config"]))
 
 
 def _is_locked(system: System, paths: Paths) -> bool:

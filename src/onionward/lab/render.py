@@ -192,6 +192,10 @@ def dnsmasq_conf(directory: PurePosixPath) -> str:
         "txt-record=example.test,onionward lab",
         "mx-host=example.test,www.example.test,10",
         "srv-host=_http._tcp.example.test,www.example.test,80",
+        # type HTTPS (RFC 9460): priority 1, the name itself, alpn h2
+        "dns-rr=www.example.test,65,00010000010003026832",
+        # together longer than a datagram holds
+        *(f"txt-record=long.example.test,{','.join([f'{n}' * 200] * 4)}" for n in range(6)),
     ]
     return "\n".join(lines) + "\n"
 

@@ -33,6 +33,8 @@ def of_nobody(system: System, paths: Paths) -> tuple[str, ...]:
     found += [f"a guard (process {pid})" for pid in guard.running(paths)]
     found += [f"a process of --confirm ({pid})" for pid in confirm_process.running(paths)]
     recognised = surroundings.recognised(system, paths)
+    if "full_dns" in recognised:
+        found.append("an unbound for full DNS")
     if "onion" in recognised:
         found.append("names under .onion led to tor by the resolver")
     if "ports" in recognised:

@@ -57,6 +57,7 @@ def of(
         _sysctls(system, policy, facts),
         _ports(system, policy),
         _masks(system, config, policy, facts),
+        _full_dns(system, paths, config, policy),
         _onion(system, paths, policy),
         _control(system, paths, config, facts, account),
         _dhcp(system, paths, config, policy, facts),
@@ -275,6 +276,45 @@ def _restore_onion(system: System, saved: Any, paths: Paths) -> str:
     return onion.restore(system, saved, paths)
 
 
+def _full_dns(system: System, paths: Paths, config: Config, policy: Policy) -> Surrounding:
+    def survey(before: Any) -> Mapping[str, Any]:
+        from onionward.dns import full
+
+        earlier: Mapping[str, Any] | None = before
+        return earlier or full.survey(paths)
+
+    def apply(saved: Any) -> None:
+        from onionward.dns import full
+
+        users = (*policy.users, *policy.direct_users)
+        named = (uid for user in users for first, last in user.uids for uid in (first, last))
+        account = full.choose_account((policy.tor_uid, *named))
+        text = full.render(config, account.name, saved["log"], ipv6=policy.ipv6)
+        full.apply(system, saved, text)
+
+    key = None
+    if policy.full_dns:
+        from onionward.dns import full
+
+        key = full.wanted(config, ipv6=policy.ipv6)
+    return Surrounding(
+        name="full_dns",
+        key=key,
+        survey=survey,
+        apply=apply,
+        restore=lambda saved: _restore_full_dns(system, saved),
+        # another configuration takes the place of the one there is
+        part=_whole(wanted=key is not None),
+        before_rules=True,
+    )
+
+
+def _restore_full_dns(system: System, saved: Any) -> str:
+    from onionward.dns import full
+
+    return full.restore(system, saved)
+
+
 def _control(
     system: System, paths: Paths, config: Config, facts: Facts, account: Account
 ) -> Surrounding:
@@ -353,6 +393,7 @@ def restorers(system: System, paths: Paths) -> Mapping[str, tuple[str, Restore]]
             "putting the resolver back",
             lambda saved: _restore_onion(system, saved, paths),
         ),
+        "full_dns": ("ending unbound", lambda saved: _restore_full_dns(system, saved)),
         "control": (
             "ending the filter of tor's control port",
             lambda _: _restore_control(system, paths),
@@ -384,7 +425,7 @@ def recognised(system: System, paths: Paths) -> dict[str, Any]:
     """What an activation without a readable journal may have left."""
     from onionward import belt, routes
     from onionward.config.values import LanConfig
-    from onionward.dns import onion
+    from onionward.dns import full, onion
     from onionward.lan import bridge_ports, dhcp_server
     from onionward.policy import CIRCUITS6, RELAY4, RELAY6
 
@@ -392,7 +433,9 @@ def recognised(system: System, paths: Paths) -> dict[str, Any]:
     networks = [*(str(n) for n in virtual if not n.is_loopback), str(CIRCUITS6)]
     saved = routes.Saved(networks=networks, addresses=[str(RELAY4), str(RELAY6)])
     resolver = onion.recognise(system, onion.environment(system, paths), paths)
+    unbound = full.recognise(paths)
     return {
+        **({"full_dns": {"key": [], "saved": unbound}} if unbound else {}),
         **({"onion": {"key": 0, "saved": resolver}} if resolver else {}),
         "routes": {"key": [], "saved": saved},
         **(

@@ -61,6 +61,7 @@ def validate(
         further = (
             *taken,
             *_dhcp_problems(system, config, facts, paths),
+            *_full_dns_problems(config),
             *flowtable_problems(system, config, paths),
             *ways_around(system, config, facts),
             *_resolver_problems(system, config, paths, resolver, limits),
@@ -116,16 +117,36 @@ def _listeners(system: System, config: Config, facts: Facts, paths: Paths) -> di
     for protocol, option, port in (
         ("tcp", "-Hltnp", config.tor.trans_port),
         ("udp", "-Hlunp", config.tor.dns_port),
+        *_full_dns_ports(config),
     ):
         # to ask who listens takes ten times as long
         if not system.query(["ss", option.removesuffix("p"), f"sport = :{port}"]).strip():
             continue
-        ours = (*tor_process.running(paths), *tor_process.running(OF_RUNS))
+        ours = (
+            *tor_process.running(paths),
+            *tor_process.running(OF_RUNS),
+            *_running_unbound(config, paths),
+        )
         own = {f"pid={pid}," for pid in ours}
         for line in system.query(["ss", option, f"sport = :{port}"]).splitlines():
             if not any(pid in line for pid in own):
                 taken[f"{protocol}:{port}"] = line.split("users:")[-1].strip()
     return taken
+
+
+def _full_dns_ports(config: Config) -> tuple[tuple[str, str, int], ...]:
+    port = config.tor.full_dns_port
+    if config.tor.dns != "full":
+        return ()
+    return ("tcp", "-Hltnp", port), ("udp", "-Hlunp", port)
+
+
+def _running_unbound(config: Config, paths: Paths) -> tuple[int, ...]:
+    if config.tor.dns != "full":
+        return ()
+    from onionward.dns import full
+
+    return full.running(Path(full.survey(paths)["config"]))
 
 
 def _dhcp_problems(system: System, config: Config, facts: Facts, paths: Paths) -> tuple[str, ...]:
@@ -137,6 +158,14 @@ def _dhcp_problems(system: System, config: Config, facts: Facts, paths: Paths) -
     segments = dhcp.segments(config, facts.links)
     found = dhcp.problems(segments, listeners, dnsmasq=find_tool("dnsmasq"))
     return tuple(config.source.locate(path, words) for path, words in found)
+
+
+def _full_dns_problems(config: Config) -> tuple[str, ...]:
+    if config.tor.dns != "full":
+        return ()
+    from onionward.dns import full
+
+    return full.problems(config)
 
 
 def flowtable_problems(system: System, config: Config, paths: Paths) -> tuple[str, ...]:

@@ -55,6 +55,7 @@ def _refuse(policy: Policy) -> None:
     refused = [
         *(f"[[user]] {user.name}" for user in (*policy.users, *policy.direct_users)),
         *(f"paused: {user.name}" for user in policy.paused),
+        *(['dns = "full"'] if policy.full_dns else []),
         *(["the scope onion"] if policy.route == "onion" else []),
     ]
     if refused:

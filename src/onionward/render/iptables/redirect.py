@@ -100,12 +100,34 @@ def _everything(f: Family) -> tuple[Rule, ...]:
         # refused at once further on, instead of being dropped as the last word
         *((rule("-d fe80::/10", "accept"),) if f.n == 6 else ()),
         # before every exemption: resolvers on loopback, on the link and in bypassed networks
-        _names(f, "-p udp -m udp --dport 53", Name.NAMES),
+        *_all_names(f),
         rule(f.not_remote(), "accept"),
         *((rule(f.bypass("dst"), "accept", comment=Name.BYPASS),) if policy.route == "tor" else ()),
         rule((f"-d {network}" for network in f.of(policy.unroutable)), "accept"),
         # also packets in the middle of a connection, whose sender then gets a reset
         rule("-p tcp", f"REDIRECT --to-ports {policy.trans_port}", _MARK, comment=Name.TCP),
+    )
+
+
+def _all_names(f: Family) -> tuple[Rule, ...]:
+    policy = f.policy
+    asked, by_tcp = "-p udp -m udp --dport 53", "-p tcp -m tcp --dport 53"
+    if not policy.full_dns:
+        return (_names(f, asked, Name.NAMES),)
+    # one memory of answers would tell accounts with circuits of their own from each other
+    users = tuple(users_of(policy))
+    here = f"{by_tcp} -m addrtype --dst-type LOCAL"
+    to_tor = f"REDIRECT --to-ports {policy.dns_port}"
+    to_resolver = f"REDIRECT --to-ports {policy.names_port}"
+    of_users = (
+        rule((f"{who} {asked}" for who in users), to_tor, _MARK, comment=Name.NAMES),
+        rule((f"{who} {here}" for who in users), "accept"),
+    )
+    return (
+        *(of_users if users else ()),
+        rule(asked, to_resolver, _MARK, comment=Name.FULL_DNS),
+        # answers that are too long for a datagram are asked for again
+        rule(here, to_resolver, _MARK, comment=Name.FULL_DNS),
     )
 
 

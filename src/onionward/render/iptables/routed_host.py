@@ -218,7 +218,7 @@ def _link_needs(f: Family) -> tuple[Rule, ...]:
 def _admitted(f: Family) -> tuple[Rule, ...]:
     policy = f.policy
     low, high = policy.ephemeral_ports
-    tor = ",".join(map(str, sorted({policy.trans_port, policy.dns_port})))
+    tor = ",".join(map(str, sorted({policy.trans_port, policy.dns_port, policy.names_port})))
     mark = mark_flow(MARK_INBOUND)
     datagram = f"-p udp {state('NEW')}"
     # a datagram opens both ways, so even with "all" only those nearby may send one first

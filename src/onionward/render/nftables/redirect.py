@@ -58,7 +58,7 @@ def _everything(policy: Policy) -> tuple[str, ...]:
         # refused at once further on, instead of being dropped as the last word
         "ip6 daddr fe80::/10 return",
         # before every exemption: resolvers on loopback, on the link and in bypassed networks
-        commented(f"udp dport 53 {redirect} :{policy.dns_port}", Rule.NAMES),
+        *_names(policy, redirect),
         _NOT_UNICAST,
         *(
             (
@@ -72,6 +72,23 @@ def _everything(policy: Policy) -> tuple[str, ...]:
         "ip6 daddr @unroutable6 return",
         # also packets in the middle of a connection, whose sender then gets a reset
         commented(f"meta l4proto tcp {redirect} :{policy.trans_port}", Rule.TCP),
+    )
+
+
+def _names(policy: Policy, redirect: str) -> tuple[str, ...]:
+    to_tor = commented(f"udp dport 53 {redirect} :{policy.dns_port}", Rule.NAMES)
+    if not policy.full_dns:
+        return (to_tor,)
+    # one memory of answers would tell accounts with circuits of their own from each other
+    of_users = accounts.user_rules(policy, to_tor) if policy.users else ()
+    by_tcp = accounts.user_rules(policy, "tcp dport 53 fib daddr type local return")
+    to_resolver = f"{redirect} :{policy.names_port}"
+    return (
+        *of_users,
+        *(by_tcp if policy.users else ()),
+        commented(f"udp dport 53 {to_resolver}", Rule.FULL_DNS),
+        # answers that are too long for a datagram are asked for again
+        commented(f"tcp dport 53 fib daddr type local {to_resolver}", Rule.FULL_DNS),
     )
 
 

@@ -250,8 +250,7 @@ def _input_chains(policy: Policy) -> tuple[Chain, ...]:
         "",
         (
             "fib daddr type != local return",
-            f"meta l4proto {{ tcp, udp }} th dport {{ {policy.trans_port}, {policy.dns_port} }} "
-            "return",
+            f"meta l4proto {{ tcp, udp }} th dport {{ {_ports_of_tor(policy)} }} return",
             f"udp dport {DISCOVERY_PORTS} return",
             f"meta l4proto {{ tcp, udp }} th sport {NAMES} return",
             # else a peer's datagram would turn what a program sends into an answer
@@ -301,6 +300,11 @@ def _input_chains(policy: Policy) -> tuple[Chain, ...]:
         ),
         *((admitted,) if who else ()),
     )
+
+
+def _ports_of_tor(policy: Policy) -> str:
+    ports = dict.fromkeys((policy.trans_port, policy.dns_port, policy.names_port))
+    return ", ".join(map(str, ports))
 
 
 def _loopback(policy: Policy) -> tuple[str, ...]:
