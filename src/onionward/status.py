@@ -64,6 +64,7 @@ class Status:
         limits: what is not covered on this machine, each with its reason, as the last `up` found.
         paused: accounts that get nothing through: "account", "since" in seconds since the epoch,
             "until" or None.
+        full_dns: whether this host's names are resolved by unbound, whatever the type of record.
 
     """
 
@@ -99,6 +100,7 @@ class Status:
     clock_source: str = ""
     limits: tuple[str, ...] = ()
     paused: tuple[dict[str, Any], ...] = ()
+    full_dns: bool = False
 
 
 def gather(system: System, paths: Paths) -> Status:
@@ -320,6 +322,7 @@ def _without_boot(system: System, paths: Paths) -> Status:
         clock_source=skew.source if skew else "",
         limits=limits.load(paths),
         paused=_paused(journal),
+        full_dns="full_dns" in journal.undo,
     )
 
 

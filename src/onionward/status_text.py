@@ -65,7 +65,7 @@ def to_text(status: Status) -> str:
             *_relays(status),
             *_places(status),
             *_clock(status),
-            f"  resolver  {status.resolver}",
+            f"  resolver  {status.resolver}{', asked by unbound' if status.full_dns else ''}",
             f"  guard     {status.guard}",
             *([f"  watched   {', '.join(status.interfaces)}"] if status.interfaces else []),
             "  stopped   "

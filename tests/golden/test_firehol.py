@@ -23,6 +23,7 @@ REFUSED = {
     "bypassed-user": "single accounts",
     "everything": "single accounts",
     "everything-host": "single accounts",
+    "full-dns": 'dns = "full"',
     "onion": "the scope onion",
     "paused": "paused: alice",
     "paused-user": "single accounts",

@@ -12,8 +12,8 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from onionward.networks import Address
 from onionward.config.values import TorConfig
+from onionward.networks import Address
 from onionward.policy import RELAY4, RELAY6
 from tests.kernel.frames import ANSWERED, token_of
 

@@ -14,6 +14,13 @@ from onionward.toml_lines import KeyPath
 EXAMPLE = '["9.9.9.9#dns.quad9.net", "2620:fe::fe#dns.quad9.net"]'
 _LABEL = r"[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
 _NAME = re.compile(rf"(?=.{{1,253}}\Z){_LABEL}(\.{_LABEL})*")
+# loopback, groups, and IPv4 written as IPv6
+_ELSEWHERE = (
+    *UNROUTABLE,
+    *map(
+        ipaddress.ip_network, ("127.0.0.0/8", "224.0.0.0/3", "::/96", "::ffff:0:0/96", "ff00::/8")
+    ),
+)
 _PORT, _TLS_PORT = 53, 853
 
 
@@ -53,7 +60,7 @@ def read(text: str) -> Resolver:
         address = ipaddress.ip_address(host)
     except ValueError:
         raise NoResolverError(f"{text!r} does not begin with an address; write {EXAMPLE}") from None
-    if "%" in host or contains(UNROUTABLE, address) or address.is_multicast:
+    if "%" in host or contains(_ELSEWHERE, address):
         raise NoResolverError(f"Tor cannot reach {host}, which is no address of the Internet")
     if has_name and not _NAME.fullmatch(name):
         raise NoResolverError(f"{name!r} is not the name of a server; write {EXAMPLE}")

@@ -60,7 +60,8 @@ def _refuse(policy: Policy) -> None:
     ]
     if refused:
         raise RefusedError(
-            f"firehol: {', '.join(refused)}: it has no rules for single accounts or names",
+            f"firehol: {', '.join(refused)}: it has no rules for single accounts or names, and "
+            "starts no unbound",
             'use [firewall] backend = "iptables", which has, or nftables',
         )
 
