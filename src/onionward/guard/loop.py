@@ -19,15 +19,15 @@ from onionward.attempts.source import Attempts
 from onionward.errors import CommandError, JournalError, LockedError, OnionwardError, StepError
 from onionward.guard import rescue
 from onionward.guard.child import Child
-from onionward.guard.events import Clock, Files, Links, Process, Rules, Source
+from onionward.guard.events import Clock, Links, Rules, Source
 from onionward.guard.owned import OwnedTables
 from onionward.guard.process import NOT_WANTED
 from onionward.guard.record import Record
+from onionward.guard.watched import Watched
 from onionward.paths import Paths
 from onionward.state import Journal
 from onionward.system import System
 from onionward.tables import BRIDGE_TABLE, TABLE, is_speakable
-from onionward.tor import process as tor_process
 
 _DEVICES = '"@devices@"'  # as render.nftables.lock writes it
 _READY = b"ready"
@@ -52,10 +52,7 @@ class Guard:
         self._owned: OwnedTables | None = None
         self._record = Record(system, paths.guard_record)
         self._rules, self._links, self._clock = Rules(TABLE[1]), Links(), Clock()
-        self._files, self._lists = Files([]), Files([])
-        self._tor: Process | None = None
-        self._unbound: Process | None = None
-        self._fingerprints: dict[Path, str] = {}
+        self._watched = Watched(paths)
         self._server = _listen(paths.guard_socket)
         self._child: Child | None = None
         self._rules_wanted = False
@@ -138,20 +135,20 @@ class Guard:
             return Journal(state="blocked", since=0.0, instance="", stamp=0)
 
     def _wait(self) -> None:
-        sources: list[Source] = [self._rules, self._links, self._clock, self._files, self._lists]
-        sources += [
-            s for s in (self._tor, self._unbound, self._child, self._attempts) if s is not None
-        ]
+        sources: list[Source] = [self._rules, self._links, self._clock, *self._watched.sources]
+        sources += [s for s in (self._child, self._attempts) if s is not None]
         poll = select.poll()
         for source in sources:
             poll.register(source.fileno(), select.POLLIN)
         poll.register(self._server.fileno(), select.POLLIN)
         ready = {descriptor for descriptor, _ in poll.poll(self._patience())}
         if self._server.fileno() in ready:
+            # what is watched may be others now; what has happened is told again
             self._serve()
-        for source in sources:
-            if source.fileno() in ready:
-                self._notice(source)
+        else:
+            for source in sources:
+                if source.fileno() in ready:
+                    self._notice(source)
         if self._attempts is not None:
             self._attempts.record.write()
 
@@ -177,19 +174,14 @@ class Guard:
         return min(waits) * 1000 + 1 if waits else None
 
     def _notice(self, source: Source) -> None:
+        if source in self._watched.sources:
+            self._reasons.update(self._watched.read(source))
+            return
         words = source.read()
         if isinstance(source, Child):
             self._reap(source)
-        elif source in (self._tor, self._unbound):
-            self._forget(source)
-            self._reasons.update(dict.fromkeys(words, False))
-        elif source is self._files:
-            if self._files_differ():
-                self._reasons.update(dict.fromkeys(words, False))
         elif words and source is self._rules:
             self._rules_wanted = True
-        elif words and source is self._lists:
-            self._reasons["tor has another list of relays"] = True
         elif words:
             if source is self._links:
                 self._cover()
@@ -239,43 +231,8 @@ class Guard:
         self._looks = decides == "iptables-legacy"
         self._rules.share(_SHARED if decides == "iptables-nft" else ())
         self._pause_ends = pauses.next_end(journal)
-        for known in (self._tor, self._unbound):
-            self._forget(known)
-        self._tor = _watched(tor_process.running(self._paths), "tor has ended")
-        self._unbound = _watched(_unbound(journal), "unbound has ended")
-        watched = self._watched()
-        files = Files(watched)
-        self._files.close()
-        self._files = files
-        for words in files.unwatched:
+        for words in self._watched.renew(journal):
             self._record.add(words)
-        self._fingerprints = {path: _fingerprint(path) for path in watched}
-        document = json.loads(self._paths.lock_rules.read_text())
-        lists = Files(map(Path, document.get("lists", ())))
-        self._lists.close()
-        self._lists = lists
-
-    def _watched(self) -> tuple[Path, ...]:
-        journal = self._journal()
-        undo = {} if journal is None else journal.undo
-        if (saved := undo.get("resolver")) is not None:
-            from onionward.dns import host
-
-            return host.watched(saved, self._paths)
-        return (self._paths.resolv_conf,) if "onion" in undo else ()
-
-    def _files_differ(self) -> bool:
-        return any(_fingerprint(path) != known for path, known in self._fingerprints.items())
-
-    def _forget(self, source: Source | None) -> None:
-        if source is None:
-            return
-        if source is self._tor:
-            self._tor.close()
-            self._tor = None
-        elif source is self._unbound:
-            self._unbound.close()
-            self._unbound = None
 
     def _act(self, journal: Journal) -> None:
         if self._rules_wanted:
@@ -365,41 +322,12 @@ class Guard:
             self._reasons["what went wrong is tried again"] = False
 
 
-def _watched(pids: Sequence[int], words: str) -> Process | None:
-    for pid in pids:
-        with suppress(ProcessLookupError):
-            return Process(pid, words)
-    return None
-
-
-def _unbound(journal: Journal | None) -> tuple[int, ...]:
-    saved = {} if journal is None else journal.undo.get("full_dns", {}).get("saved", {})
-    if not saved:
-        return ()
-    from onionward.dns import full
-
-    return full.running(Path(saved["config"]))
-
-
 def _is_locked(system: System, paths: Paths) -> bool:
     try:
         with state.locked(system, paths, patience=0.0):
             return False
     except LockedError:
         return True
-
-
-def _fingerprint(path: Path) -> str:
-    """What a file says and what kind of file it is; of a directory, all that is in it."""
-    try:
-        if path.is_dir():
-            return "\n".join(f"{one.name}\n{_fingerprint(one)}" for one in sorted(path.iterdir()))
-        target = str(path.readlink()) if path.is_symlink() else ""
-        # a pipe has no end, and somebody may wait at it for ever
-        kept = path.read_text(errors="surrogateescape") if path.is_file() else "no file"
-        return f"{target}\n{kept}"
-    except OSError as error:
-        return str(error)
 
 
 def _listen(path: Path) -> socket.socket:
