@@ -75,6 +75,12 @@ class ConfigError(RefusedError):
         self.problems = tuple(problems)
 
 
+_NOT_RUN = (
+    "{} is missing or cannot be executed: install its package. Packet rules that are loaded stay "
+    "in force without it"
+)
+
+
 class CommandError(OnionwardError):
     """A command ended with a status that was not expected, or did not end in time."""
 
@@ -84,7 +90,8 @@ class CommandError(OnionwardError):
         ending = "did not end in time" if status is None else f"ended with status {status}"
         words = shlex.join(argv)
         shown = words if len(words) <= _LONGEST else f"{words[:_LONGEST]}…"
-        super().__init__(f"{shown} {ending}: {stderr.strip() or 'it printed no reason'}")
+        hint = _NOT_RUN.format(argv[0]) if status in (126, 127) else ""
+        super().__init__(f"{shown} {ending}: {stderr.strip() or 'it printed no reason'}", hint)
         self.argv = tuple(argv)
         self.status = status
         self.stderr = stderr

@@ -15,6 +15,7 @@ from tests.lab.lifecycle_machine import (
     Machine,
     exactly_back,
     open_machine,
+    until,
 )
 from tests.lab.lifecycle_wire import Wire
 
@@ -174,17 +175,46 @@ def test_file_systems_and_programs_that_fail_meanwhile(machine: Machine) -> None
             machine.up()
             assert machine.status()["problems"] == []
             assert_page(machine)
-        tool = machine.output("sh", "-c", "readlink -f $(command -v conntrack)").strip()
-        machine.output("mount", "--bind", "/dev/null", tool)
-        found = machine.onionward("doctor").stdout
-        machine.output("umount", tool)
-        assert "conntrack is missing; install it" in found
+        with without(machine, "conntrack"):
+            assert "conntrack is missing; install it" in machine.onionward("doctor").stdout
+        with without(machine, "nft"):
+            done = machine.onionward("status")
+            assert done.returncode == 1
+            assert "Packet rules that are loaded stay in force" in done.stderr
         with read_only(machine, "/var/lib/onionward"):
             done = machine.onionward("down")
             assert done.returncode == 1
             assert "removing the journal" in done.stderr
             assert "The machine is open" in done.stderr
         machine.down()
+
+
+def test_down_that_fails_before_it_opens_leaves_a_guard(machine: Machine) -> None:
+    with exactly_back(machine):
+        machine.up()
+        with without(machine, "ss"):
+            done = machine.onionward("down")
+            assert done.returncode == 1
+            assert "still protected by the rules in force" in done.stderr
+        with Wire(machine) as wire:
+            machine.output("nft", "flush", "ruleset")
+            machine.run("ping", "-c1", "-W1", machine.lab.web4)
+            until("rules are back", lambda: "onionward\n" in machine.tables(), 20)
+            machine.run("ping", "-c1", "-W1", machine.lab.web4)
+            assert wire.packets() == []
+        assert machine.guard_pids()
+        machine.down()
+
+
+@contextmanager
+def without(machine: Machine, name: str) -> Iterator[None]:
+    """A program that cannot be executed."""
+    tool = machine.output("sh", "-c", 'readlink -f "$(command -v "$1")"', "sh", name).strip()
+    machine.output("mount", "--bind", "/dev/null", tool)
+    try:
+        yield
+    finally:
+        machine.output("umount", tool)
 
 
 @contextmanager

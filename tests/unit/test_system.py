@@ -129,6 +129,7 @@ def test_a_missing_program(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(CommandError, match="No such file") as caught:
         System().query(["x"])
     assert caught.value.status == 127
+    assert "x is missing or cannot be executed: install its package" in str(caught.value)
 
 
 def test_a_change_is_announced_before_it_is_made(popen: type[FakePopen]) -> None:

@@ -161,6 +161,8 @@ def undo_everything(
             report.warn(left)
     # else nothing is redirected: a reboot, or an end before there were rules
     if attempts.failures and not force:
+        # what stays in force is to be guarded as before
+        attempts.take("starting the guard again", lambda: _guard_again(system, paths))
         raise StepError(
             f"{attempts.words()}\n  The machine is {state_now(system, journal)}.",
             "mend the cause and repeat `onionward down`, or open it all the same with --force",
@@ -196,6 +198,11 @@ def undo_everything(
             f"  The machine is {state_now(system, journal)}.",
             "mend the cause and repeat `onionward down`; the journal is kept for it",
         )
+
+
+def _guard_again(system: System, paths: Paths) -> None:
+    if paths.lock_rules.exists():
+        guard.ensure(system, paths, paths.lock_rules.read_text())
 
 
 def _forget(system: System, paths: Paths) -> None:
