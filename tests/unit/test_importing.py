@@ -169,6 +169,94 @@ def test_what_is_no_text_is_refused() -> None:
         read([("firewall", "\x7fELF\0\0")])
 
 
+NAT = "iptables -t nat"
+
+
+@pytest.mark.parametrize(
+    ("script", "means", "words"),
+    [
+        # chains of a script's own are what leads to them
+        (
+            f"{NAT} -N TOR\n{NAT} -A PREROUTING -i eth1 -j TOR\n{NAT} -A TOR -p tcp -j REDIRECT "
+            "--to-ports 9040",
+            {"host = direct", "lan = eth1"},
+            "s.sh:3: clients behind eth1 go through Tor",
+        ),
+        (
+            f"{NAT} -A ONE -j TWO\n{NAT} -A TWO -p tcp -j REDIRECT --to-ports 9040\n"
+            f"{NAT} -A OUTPUT -m owner --uid-owner alice -g ONE\n{NAT} -A TWO -j ONE",
+            {"host = direct", "user = alice"},
+            "the account alice goes through Tor",
+        ),
+        (
+            f"{NAT} -A TOR -p tcp -j REDIRECT --to-ports 9040\n{NAT} -A OUTPUT -j TOR\n"
+            f"{NAT} -A PREROUTING -i wlan0 -j TOR",
+            {HOST, "lan = wlan0"},
+            "",
+        ),
+        # exceptions
+        (
+            f"{NAT} -A OUTPUT ! -d 192.168.0.0/23 -p tcp -j REDIRECT --to-ports 9040",
+            {HOST, BYPASS},
+            "",
+        ),
+        (
+            f"{NAT} -A OUTPUT -m owner ! --uid-owner debian-tor -p tcp -j REDIRECT --to-ports 9040",
+            {HOST},
+            "tor's own traffic leaves",
+        ),
+        (
+            f"{NAT} -A OUTPUT -m owner --gid-owner debian-tor -j RETURN\n"
+            f"{NAT} -A OUTPUT -m owner --uid-owner backup -j RETURN\n"
+            f"{NAT} -A OUTPUT -p tcp --dport 22 -j RETURN\n"
+            f"{NAT} -A OUTPUT -p tcp -j REDIRECT --to-ports 9040",
+            {HOST},
+            "s.sh:2: what backup sent left in clear; it goes through Tor now",
+        ),
+        (
+            f"{NAT} -A OUTPUT -p tcp --dport 22 -j RETURN\n{NAT} -A OUTPUT -p tcp -j REDIRECT",
+            {HOST},
+            "names no network: what it let out goes through Tor now",
+        ),
+        # what cannot be said in a configuration is said loudly
+        (
+            f"{NAT} -A OUTPUT -m owner --gid-owner family -p tcp -j REDIRECT --to-ports 9040\n"
+            f"{NAT} -A OUTPUT -m owner --uid-owner alice -p tcp -j REDIRECT --to-ports 9040",
+            {"host = direct", "user = alice"},
+            "NOT COVERED: the group family",
+        ),
+        (
+            f"{NAT} -A OUTPUT -m owner --uid-owner 1000-1010 -p tcp -j REDIRECT --to-ports 9040\n"
+            f"{NAT} -A OUTPUT -m owner --uid-owner alice -p tcp -j REDIRECT --to-ports 9040",
+            {"host = direct", "user = alice"},
+            "NOT COVERED: user ids 1000-1010",
+        ),
+        (
+            "iptables -t mangle -A PREROUTING -i eth1 -p tcp -j TPROXY --on-port 9040",
+            {"host = direct", "lan = eth1"},
+            "",
+        ),
+        (
+            f"TransPort 127.0.0.1:9040\nDNSPort 53\n"
+            f"{NAT} -A OUTPUT -p tcp --dport 80 -j REDIRECT --to-ports 3128\n"
+            f"{NAT} -A OUTPUT -p tcp -j REDIRECT --to-ports 9040",
+            {HOST},
+            "s.sh:3: port 3128 is none of tor's in the torrc",
+        ),
+    ],
+)
+def test_what_rules_mean(script: str, means: set[str], words: str) -> None:
+    says, text = imported(("s.sh", script))
+    assert says == means, text
+    assert words in text, text
+
+
+def test_a_loop_of_chains_ends() -> None:
+    rules = [f"{NAT} -A {a} -j {b}" for a in "XYZ" for b in "XYZ"]
+    rules += [f"{NAT} -A OUTPUT -j X", f"{NAT} -A Z -p tcp -j REDIRECT --to-ports 9040"]
+    assert imported(("s.sh", "\n".join(rules)))[0] == {HOST}
+
+
 def test_what_iptables_save_prints() -> None:
     text = "*nat\n:OUTPUT ACCEPT [0:0]\n-A OUTPUT -p tcp -j REDIRECT --to-ports 9040\nCOMMIT\n"
     assert imported(("rules.v4", text))[0] == {HOST}

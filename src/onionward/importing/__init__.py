@@ -46,6 +46,19 @@ def _settle(found: Found) -> None:
     """What no single line says."""
     if found.rules and not found.ip6:
         found.change("", "there was not one rule for IPv6, which left in clear: it is covered now")
+    if found.tor_ports:
+        for port, place in found.turned_to.items():
+            if port not in found.tor_ports:
+                found.change(
+                    place,
+                    f"port {port} is none of tor's in the torrc: what was sent there, to another "
+                    "program perhaps, goes through Tor now",
+                )
+    for place, who in found.unnamed:
+        if found.host:
+            found.keep(place, f"{who}: like everything else that this machine sends")
+        else:
+            found.leave_out(place, f"NOT COVERED: {who}; name these accounts, as [[user]]")
     found.users = [name for name in found.users if name not in ("0", "root")]
     if found.host and found.users:
         found.change("", "accounts that go through Tor on a routed host only get circuits apart")

@@ -37,6 +37,9 @@ class Found:
         exits: countries of exits, by the key of the configuration.
         bridges: lines of bridges.
         inbound: TCP ports that were open to others.
+        unnamed: accounts that go to tor, but are not named one by one.
+        turned_to: ports that rules redirect to, each with the first place.
+        tor_ports: where tor took what was redirected.
         tor_account: of tor, by name or number.
         ip6: whether IPv6 was thought of.
         rules: whether there were rules of a packet filter at all.
@@ -56,6 +59,9 @@ class Found:
     exits: dict[str, tuple[str, ...]] = field(default_factory=dict)
     bridges: list[str] = field(default_factory=list)
     inbound: dict[int, str] = field(default_factory=dict)
+    unnamed: list[Note] = field(default_factory=list)
+    turned_to: dict[int, str] = field(default_factory=dict)
+    tor_ports: set[int] = field(default_factory=set)
     tor_account: str = ""
     ip6: bool = False
     rules: bool = False

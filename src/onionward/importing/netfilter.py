@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
 
 from onionward.importing import torrc
-from onionward.importing.found import Found
+from onionward.importing.chains import Parsed, Rule, at_hooks
+from onionward.importing.found import Found, Note
 from onionward.importing.words import Command, commands
 
 _WITH_VALUE = frozenset(
@@ -138,27 +138,14 @@ _QUIET = frozenset(
 )
 
 
-@dataclass
-class Parsed:
-    """One rule, by options in their short form.
-
-    Attributes:
-        has: option → value.
-        negated: options that stand behind "!".
-
-    """
-
-    has: dict[str, str] = field(default_factory=dict)
-    negated: set[str] = field(default_factory=set)
-
-    def get(self, option: str) -> str:
-        """The value of an option, or "" where it is not given, or behind "!"."""
-        return "" if option in self.negated else self.has.get(option, "")
+# what redirects to tor
+_TURNS = frozenset({"REDIRECT", "DNAT", "TPROXY"})
 
 
 def read(text: str, name: str, found: Found) -> None:
     """A script, the output of iptables-save, or a torrc: line by line, whatever it is."""
     table = "filter"
+    rules: list[Rule] = []
     for command in commands(text):
         place = f"{name}:{command.line}"
         words = command.words
@@ -170,15 +157,17 @@ def read(text: str, name: str, found: Found) -> None:
             continue
         program = words[0].rpartition("/")[2]
         if program in ("iptables", "ip6tables", "iptables-nft", "iptables-legacy"):
-            _rule(options_of(words[1:]), place, found, ip6=program.startswith("ip6"))
+            rules.append(Rule(options_of(words[1:]), place, program.startswith("ip6")))
         elif re.fullmatch(r"\*(raw|mangle|nat|filter)", words[0]):
             table = words[0][1:]
         elif words[0] in ("-A", "-I"):
-            _rule(options_of(("-t", table, *words)), place, found, ip6=False)
+            rules.append(Rule(options_of(("-t", table, *words)), place, ip6=False))
         elif words[0].lower() in torrc.OPTIONS:
             torrc.read_line(words, place, found)
         else:
             _besides(program, Command(words, command.line), place, found)
+    for rule in at_hooks(rules):
+        _rule(rule.parsed, rule.place, found, ip6=rule.ip6)
 
 
 def _is_path_of(word: str, program: str) -> bool:
@@ -231,7 +220,7 @@ def options_of(words: tuple[str, ...]) -> Parsed:
 
 def _rule(rule: Parsed, place: str, found: Found, *, ip6: bool) -> None:
     found.ip6 |= ip6
-    table, chain = rule.has.get("-t") or "filter", rule.has.get("-A", "")
+    table, chain = rule.table, rule.chain
     if "-F" in rule.has or "-X" in rule.has:
         found.change(
             place, "flushing: rules of others stay; onionward has chains or tables of its own"
@@ -241,7 +230,7 @@ def _rule(rule: Parsed, place: str, found: Found, *, ip6: bool) -> None:
         return
     found.rules = True
     target = rule.has.get("-j", "")
-    if table == "nat" and target in ("REDIRECT", "DNAT"):
+    if target in _TURNS:
         _redirected(rule, chain, place, found)
     elif table == "nat" and target in _PASSES:
         _not_redirected(rule, chain, place, found)
@@ -255,6 +244,8 @@ def _rule(rule: Parsed, place: str, found: Found, *, ip6: bool) -> None:
 
 def _redirected(rule: Parsed, chain: str, place: str, found: Found) -> None:
     names = rule.get("--dport") == "53"
+    if (port := rule.get("--to-ports")).isdecimal():
+        found.turned_to.setdefault(int(port), place)
     if "--syn" in rule.has:
         found.change(
             place,
@@ -267,12 +258,9 @@ def _redirected(rule: Parsed, chain: str, place: str, found: Found) -> None:
         else:
             found.change(place, "clients of no interface in particular: name it, as [[lan]]")
     elif owner := rule.get("--uid-owner"):
-        found.add_user(owner, place)
-        found.change(
-            place,
-            f"what {owner} sends without a socket (ping, the end of a closed connection) and its "
-            "queries to resolvers on this machine went around the rules; they do not now",
-        )
+        _routed_account(owner, place, found)
+    elif group := rule.get("--gid-owner"):
+        found.unnamed.append(Note(place, f"the group {group}"))
     elif names:
         found.keep(place, "names are asked of tor's resolver")
     elif destination := rule.get("-d"):
@@ -282,6 +270,37 @@ def _redirected(rule: Parsed, chain: str, place: str, found: Found) -> None:
         found.keep(place, "addresses of names under .onion go to tor")
     elif rule.get("-p") in ("tcp", ""):
         found.route_host(place)
+        for option in ("--uid-owner", "--gid-owner"):
+            if excepted := rule.excepted(option):
+                _excepted_account(excepted, place, found)
+        if excepted := rule.excepted("-d"):
+            _bypassed(excepted, place, found)
+
+
+def _routed_account(owner: str, place: str, found: Found) -> None:
+    if re.fullmatch(r"\d+-\d+", owner):
+        found.unnamed.append(Note(place, f"user ids {owner}"))
+        return
+    found.add_user(owner, place)
+    found.change(
+        place,
+        f"what {owner} sends without a socket (ping, the end of a closed connection) and its "
+        "queries to resolvers on this machine went around the rules; they do not now",
+    )
+
+
+def _excepted_account(owner: str, place: str, found: Found) -> None:
+    """Tor's, most likely; the first whose name does not say otherwise."""
+    is_name = re.fullmatch(r"[A-Za-z_][\w.-]*", owner) and "tor" not in owner.lower()
+    if not is_name and found.tor_account in ("", owner):
+        found.tor_account = owner
+        found.keep(place, "tor's own traffic leaves; onionward makes an account for it alone")
+        return
+    found.change(
+        place,
+        f"what {owner} sent left in clear; it goes through Tor now. To leave it as it was: "
+        '[[user]] with its name and route = "direct"',
+    )
 
 
 def _not_redirected(rule: Parsed, chain: str, place: str, found: Found) -> None:
@@ -290,9 +309,8 @@ def _not_redirected(rule: Parsed, chain: str, place: str, found: Found) -> None:
     if owner and rule.get("--dport") in ("9051", "9151"):
         found.control.append(owner)
         found.keep(place, f"{owner} may speak to tor's control port, through a filter")
-    elif owner and not to:
-        found.tor_account = owner
-        found.keep(place, "tor's own traffic leaves; onionward makes an account for it alone")
+    elif (owner or rule.get("--gid-owner")) and not to:
+        _excepted_account(owner or rule.get("--gid-owner"), place, found)
     elif rule.get("-i") and chain == "PREROUTING" and to:
         found.change(
             place, f"clients reached {to} around Tor: nothing of theirs is forwarded any more"
@@ -302,7 +320,11 @@ def _not_redirected(rule: Parsed, chain: str, place: str, found: Found) -> None:
     elif "lo" in (rule.get("-o"), rule.get("-i")):
         found.keep(place, "what stays on loopback is left alone, but for names")
     else:
-        found.leave_out(place, "an exception from the redirection that names no network")
+        found.change(
+            place,
+            "an exception from the redirection that names no network: what it let out goes "
+            "through Tor now, or nowhere",
+        )
 
 
 def _bypassed(to: str, place: str, found: Found) -> None:
@@ -322,7 +344,8 @@ def _filtered(rule: Parsed, chain: str, target: str, place: str, found: Found) -
         _bypassed(rule.get("-d"), place, found)
     elif chain == "OUTPUT" and target == "ACCEPT" and (owner := rule.get("--uid-owner")):
         if owner not in found.users:
-            found.tor_account = owner
+            _excepted_account(owner, place, found)
+        if owner == found.tor_account:
             found.change(
                 place, "all that tor's account sends was accepted: now TCP of tor itself only"
             )

@@ -42,6 +42,8 @@ def read_line(words: tuple[str, ...], place: str, found: Found) -> None:
     name, value = words[0], words[1] if len(words) > 1 else ""
     option = name.lower()
     if option in _PORTS:
+        number = value.rpartition(":")[2]
+        found.tor_ports |= {int(number)} if number.isdecimal() else set()
         found.change(
             place,
             f"{name} {value}: onionward listens on privileged ports of loopback (940 and 941), "
