@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, Literal
 
 from onionward import backend, state
+from onionward import status_checks as checks
 from onionward.dns import host as resolver
 from onionward.errors import JournalError
 from onionward.paths import BLOCKS_AT_BOOT, Paths
 from onionward.system import System, at_once
-from onionward.tables import is_of_run
 from onionward.tor import process as tor_process
 
 FORMAT = 1  # of the JSON
-_DEVICES = Path("/proc/self/net/dev")
-_INTERFACES = Path("/sys/class/net")
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,7 +229,7 @@ def _without_boot(system: System, paths: Paths) -> Status:
             for place in decides.ahead(held)
         ]
         watches = reach.get("host", True) and backend.has_nft()
-        appeared = _unwatched(decides.watched_devices(held)) if watches else []
+        appeared = checks.unwatched(decides.watched_devices(held)) if watches else []
         if appeared:
             problems.append(
                 f"{', '.join(appeared)} appeared since: covered as to IP, but packet sockets there "
@@ -284,11 +280,11 @@ def _without_boot(system: System, paths: Paths) -> Status:
 
         left = confirmation.seconds_left(journal)
         problems += confirmation.problems(journal, paths)
-    problems += _of_surroundings(system, paths, journal)
-    stopped = _stopped_at_bridges(system, journal)
-    problems += _of_ports(reach, stopped)
+    problems += checks.of_surroundings(system, paths, journal)
+    stopped = checks.stopped_at_bridges(system, journal)
+    problems += checks.of_ports(reach, stopped)
     if held is not None:
-        problems += _of_lost_ports(reach, journal, stopped)
+        problems += checks.of_lost_ports(reach, journal, stopped)
     seen = glance.look(paths) if pids and not is_suspended else glance.Glance()
     skew, places = clock.read(paths) if pids else None, held_to.load(paths)
     attempts, lost = status_attempts.attempts(paths, reach)
@@ -302,7 +298,7 @@ def _without_boot(system: System, paths: Paths) -> Status:
         tor_pid=pids[0] if pids else None,
         resolver=resolves,
         interfaces=decides.watched_devices(held or ""),
-        forwarded=_forwarded(reach, now, stopped),
+        forwarded=checks.forwarded(reach, now, stopped),
         counters=decides.counters(held or ""),
         problems=tuple(problems),
         guard=guarded,
@@ -353,115 +349,6 @@ def _guard_events(paths: Paths) -> tuple[dict[str, Any], ...]:
     return tuple(record.load(paths.guard_record))
 
 
-def _of_surroundings(system: System, paths: Paths, journal: state.Journal) -> list[str]:
-    found: list[str] = []
-    if (saved := journal.undo.get("onion")) is not None:
-        from onionward.dns import onion
-
-        found += onion.problems(system, saved["saved"], paths)
-    if (saved := journal.undo.get("full_dns")) is not None:
-        from onionward.dns import full
-
-        found += filter(None, [full.problem(saved["saved"])])
-    if (noted := journal.undo.get("masks")) is not None:
-        found += _open_services(noted["key"])
-    if (noted := journal.undo.get("belt")) is not None:
-        from onionward import belt
-
-        found += belt.problems(system, noted["key"])
-    if "dhcp" in journal.undo:
-        from onionward.lan import dhcp_server
-
-        if not dhcp_server.running(dhcp_server.config_path(paths)):
-            found.append("the DHCP server has ended: clients get no addresses")
-    if "control" in journal.undo:
-        from onionward.tor import control_filter
-
-        if not control_filter.running(paths):
-            found.append("the filter of tor's control port has ended")
-    return [f"{words}; `onionward up` puts it right" for words in found]
-
-
-def _open_services(accepted: list[tuple[int, list[str]]]) -> list[str]:
-    """Services that act for routed accounts and are (again) open to them."""
-    import pwd
-
-    from onionward import accounts, exposure, masks
-
-    names = {uid: pwd.getpwuid(uid).pw_name for uid, _ in accepted}
-    users = [(accounts.find_user(names[uid]), tuple(accept)) for uid, accept in accepted]
-    known = [(user, accept) for user, accept in users if user is not None]
-    return list(masks.open_places(exposure.look(), known))
-
-
-def _stopped_at_bridges(system: System, journal: state.Journal) -> frozenset[str]:
-    """Interfaces of a LAN whose clients no bridge carries, should they become its ports."""
-    reach = journal.undo.get("rules", {})
-    lans = frozenset(reach.get("lans", ()))
-    if "ports" not in journal.undo or not lans:
-        return frozenset()
-    from onionward.lan import bridge_ports
-
-    return bridge_ports.covered(system, lans)
-
-
-def _of_ports(reach: Mapping[str, Any], stopped: frozenset[str]) -> Iterator[str]:
-    for name in reach.get("lans", ()):
-        master = _master(name)
-        if not master:
-            continue
-        remedy = f"take it out of {master}, or name {master} in the configuration"
-        if _is_stopped(reach, name, master, stopped):
-            yield f"{name} has become a port of {master}: its clients are blocked; {remedy}"
-        else:
-            yield (
-                f"IN CLEAR: {name} has become a port of {master}, and what its clients send "
-                f"arrives there; {remedy}"
-            )
-
-
-def _of_lost_ports(
-    reach: Mapping[str, Any], journal: state.Journal, stopped: frozenset[str]
-) -> Iterator[str]:
-    if not journal.undo.get("ports", {}).get("saved", {}).get("known"):
-        return
-    if lost := sorted(set(reach.get("lans", ())) - stopped):
-        yield (
-            f"the rules that keep clients behind {', '.join(lost)} from bridges are gone; "
-            "`onionward up` puts them back"
-        )
-
-
-def _is_stopped(reach: Mapping[str, Any], name: str, master: str, stopped: frozenset[str]) -> bool:
-    # a routed host forwards nothing, wherever it comes from; a bond's ports have no hook
-    at_bridge = name in stopped and (_INTERFACES / master / "bridge").exists()
-    return bool(reach.get("host", True)) or at_bridge
-
-
-def _forwarded(reach: Mapping[str, Any], now: str, stopped: frozenset[str]) -> dict[str, str]:
-    """What becomes of what comes from behind interfaces (sysfs-class-net, bridge)."""
-    if now == "open":
-        return {}
-    lans = reach.get("lans", [])
-    bridges = [path.parent.name for path in _INTERFACES.glob("*/bridge")]
-    others = "blocked" if reach.get("host", True) else "untouched"
-    found = dict.fromkeys(sorted(bridges), others)
-    for name in lans:
-        master = _master(name)
-        present = now
-        if master:
-            held = "blocked" if _is_stopped(reach, name, master, stopped) else "NOT COVERED"
-            present = f"{held}: a port of {master}"
-        found[name] = present if (_INTERFACES / name).exists() else "absent"
-    return found
-
-
-def _master(interface: str) -> str:
-    """The bridge, bond or VRF that an interface is a port of; "" when it is none."""
-    place = _INTERFACES / interface / "master"
-    return place.readlink().name if place.is_symlink() else ""
-
-
 def _is_guarded(system: System, paths: Paths) -> bool:
     """Its tables tell more than its process, where there is nft for them."""
     if backend.has_nft():
@@ -469,13 +356,6 @@ def _is_guarded(system: System, paths: Paths) -> bool:
     from onionward.guard import process
 
     return bool(process.running(paths))
-
-
-def _unwatched(watched: tuple[str, ...]) -> list[str]:
-    """Interfaces that have appeared since the rules were loaded (proc_pid_net(5), dev)."""
-    lines = _DEVICES.read_text(errors="backslashreplace").splitlines()
-    present = {line.split(":")[0].strip() for line in lines if ":" in line}
-    return sorted(n for n in present - {"lo"} - set(watched) if not is_of_run(n))
 
 
 def _without_journal(

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from onionward import limits, state, status
+from onionward import limits, state, status_checks
 from onionward.attempts.packet import Packet
 from onionward.attempts.record import Record
 from onionward.backend import nftables as backend
@@ -48,7 +48,7 @@ def devices(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The interfaces that the kernel names."""
     file = tmp_path / "dev"
     file.write_text(DEVICES)
-    monkeypatch.setattr(status, "_DEVICES", file)
+    monkeypatch.setattr(status_checks, "_DEVICES", file)
     return file
 
 
@@ -271,7 +271,7 @@ def test_who_is_behind_which_interface(
     assert running
     for name in ("eth0", "eth1", "docker0/bridge"):
         (tmp_path / "net" / name).mkdir(parents=True)
-    monkeypatch.setattr(status, "_INTERFACES", tmp_path / "net")
+    monkeypatch.setattr(status_checks, "_INTERFACES", tmp_path / "net")
     undo = {"rules": {"host": True, "lans": ["eth1", "usb0"]}}
     activated(paths, INET + NETDEV, undo=undo)
     found = gather(machine(INET + NETDEV), paths)
@@ -316,7 +316,7 @@ def test_an_interface_of_a_lan_is_a_port_now(
     if is_bridge:
         (tmp_path / "net" / "br9" / "bridge").mkdir()
     (tmp_path / "net" / "eth1" / "master").symlink_to("../br9")
-    monkeypatch.setattr(status, "_INTERFACES", tmp_path / "net")
+    monkeypatch.setattr(status_checks, "_INTERFACES", tmp_path / "net")
     undo = {
         "rules": {"host": host, "lans": ["eth1"]},
         "ports": {"key": [["eth1", 3]], "saved": {"known": True}},
