@@ -18,10 +18,11 @@ from onionward.explain import Verdict, explain
 from onionward.render import nftables
 from tests.kernel.cases import Case, Send
 from tests.kernel.drawing import cases
-from tests.kernel.fates import expected, report
+from tests.kernel.fates import SILENCE, expected, report
 from tests.kernel.machine import Machine
 
 MOST = 40  # packets for each policy
+TRIES = 3
 _SEED = os.environ.get("ONIONWARD_TEST_SEED")
 
 
@@ -76,9 +77,14 @@ def mismatches(
         {*expected(case, send, verdict), *tolerated(send, verdict)}
         for send, verdict in zip(case.sends, verdicts, strict=True)
     ]
-    batch = machine.try_out(case, text, good)
+    for _ in range(TRIES):
+        batch = machine.try_out(case, text, good)
+        outcomes = list(batch.outcomes())
+        # on a busy machine a packet, or what is heard of it, comes too late; silence is no leak
+        if all(o in ok for o, ok in zip(outcomes, good, strict=True) if o == SILENCE):
+            break
     wrong = []
-    for number, happened in enumerate(batch.outcomes()):
+    for number, happened in enumerate(outcomes):
         send, verdict = case.sends[number], verdicts[number]
         who = "client: " if send.is_client else ""
         tally[f"{who}{verdict.outcome} IPv{send.packet.destination.version}"] += 1

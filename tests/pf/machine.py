@@ -34,6 +34,7 @@ def for_pf(policy: Policy) -> Policy:
         virtual4=virtual,
         devices=(UPLINK,) if policy.route == "tor" else (),
         tor_cgroup=None,
+        names_port=policy.dns_port,
         lans=tuple(lan._replace(interface=f"fxp{n}") for n, lan in enumerate(policy.lans)),
         users=tuple(
             user._replace(closed_ports=tuple(p for p in user.closed_ports if 0 < p < 65536))
