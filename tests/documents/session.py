@@ -170,7 +170,7 @@ class Session:
             for _ in range(_TRIES - 1):
                 # a circuit may break, and the guard tells of attempts once a second: this is about
                 # the document
-                broken = ended.status and not may_fail and re.search(r"\bcurl\b", words)
+                broken = ended.status and not may_fail and re.search(r"\b(curl|wget)\b", words)
                 early = words == "onionward status" and self._unlike(command, ended)
                 if not broken and not early:
                     break

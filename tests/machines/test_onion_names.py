@@ -157,6 +157,19 @@ def test_only_onion_names_go_to_tor(lab: Lab, situation: str) -> None:
         assert names.has_leaked() == (manager != "unbound")
 
 
+def visited(machine: Machine, name: str) -> str:
+    """The page of an onion service."""
+    done = machine.run("python3", "-c", FETCH, name)
+    for _ in range(4):
+        if not done.returncode:
+            break
+        # a rendezvous that hangs is the network's misfortune, and is waited for by its circuit
+        onionward(machine, "new-identity")
+        done = machine.run("python3", "-c", FETCH, name)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
 @pytest.mark.parametrize("situation", ["servers elsewhere", "systemd-resolved"])
 def test_the_whole_program(lab: Lab, situation: str) -> None:
     prepare, _ = SITUATIONS[situation]
@@ -169,7 +182,7 @@ def test_the_whole_program(lab: Lab, situation: str) -> None:
         onionward(machine, "up")
         assert json.loads(onionward(machine, "status", "--json"))["problems"] == []
         for name in (lab.onion, f"www.{lab.onion}"):
-            assert '"client": "127.0.0.1"' in machine.output("python3", "-c", FETCH, name)
+            assert '"client": "127.0.0.1"' in visited(machine, name)
         # in clear, as ever
         assert lab.host6 in machine.output("python3", "-c", FETCH, "www.example.test")
         assert names.answers() == answers

@@ -26,6 +26,7 @@ _READY_SECONDS = 10.0
 _DRAIN_SECONDS = 10.0
 _STILL = 3
 _BUSY = 10
+_JUMBO = 9216  # bytes
 _COUNTS = re.compile(
     r"(\d+) packets? captured, (\d+) packets? received by filter, (\d+) packets? dropped"
 )
@@ -190,7 +191,8 @@ class Witness:
         namespace: a process in the network namespace of that device; None for one's own.
         enter: what else leads to where the device is, instead; a command up to its `--`.
         direction: "in" at the far end of the wire, "out" at the machine's own.
-        longest: bytes of a frame that are kept; 0 for all.
+        longest: bytes of a frame that are kept; 0 for all. The buffer is cut into pieces of this
+            size, so with long ones it holds few frames, and a burst overflows it.
 
     """
 
@@ -202,7 +204,7 @@ class Witness:
         namespace: int | None = None,
         enter: Sequence[str] = (),
         direction: Literal["in", "out"] = "in",
-        longest: int = 0,
+        longest: int = _JUMBO,
     ) -> None:
         self._device = device
         self._directory = directory
