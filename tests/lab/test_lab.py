@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 from onionward.errors import LabError, RefusedError
-from onionward.lab import Host, Lab, TorNetwork, build, destroy, find
+from onionward.lab import Host, Lab, TorNetwork, answering, build, destroy, find
 from onionward.lab.control import Control
 from onionward.lab.host import processes, start
 from onionward.lab.services import checksum
@@ -282,6 +282,27 @@ def network_namespaces() -> set[str]:
             except OSError:
                 continue
     return found
+
+
+def test_a_relay_that_answers_nobody_is_found(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(answering, "_PATIENCE", 1.5)
+    internet = lab.hosts["internet"]
+    relays = list(TorNetwork().relays())
+    names = [relay.nickname for relay in relays]
+
+    def connect(name: str) -> Control:
+        return Control(internet.root / "run/onionward-lab" / name / "control")
+
+    answering.check(names, connect)
+    victim = next(relay for relay in relays if relay.nickname == "middle2")
+    hook = "type filter hook input priority 0;"
+    rules = f"table ip silence {{\nchain c {{\n{hook}\nip daddr {victim.address4} drop\n}}\n}}\n"
+    SYSTEM.change(internet.command(["nft", "-f", "-"]), stdin=rules)
+    try:
+        with pytest.raises(answering.SilentRelayError, match="middle2"):
+            answering.check(names, connect)
+    finally:
+        SYSTEM.change(internet.command(["nft", "delete", "table", "ip", "silence"]))
 
 
 def assert_gone(name: str, namespaces: set[str]) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from onionward.errors import LabError, RefusedError
 from onionward.lab import host as hosts
 from onionward.lab import machines
+from onionward.lab.answering import SilentRelayError
 from onionward.lab.lab import FILE_NAME, Lab
 from onionward.lab.network import (
     Site,
@@ -24,6 +25,7 @@ from onionward.system import System, find_tool
 
 ROOT = Path("/run/onionward-lab")
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,31}")
+_ATTEMPTS = 3
 _PACKAGES = {
     "tor": "tor",
     "tor-gencert": "tor",
@@ -72,8 +74,17 @@ def build(
             f"there is a lab named {name!r} already",
             f"Use it, or remove it: onionward lab down --name {name}.",
         ) from error
+    tell = progress or (lambda _: None)
     try:
-        return _build(system, directory, network or TorNetwork(), progress or (lambda _: None))
+        for _ in range(_ATTEMPTS - 1):
+            try:
+                return _build(system, directory, network or TorNetwork(), tell)
+            except SilentRelayError as error:
+                tell(f"{error.message}: once more")
+                hosts.stop(system, directory)
+                system.remove_tree(directory)
+                directory.mkdir()
+        return _build(system, directory, network or TorNetwork(), tell)
     except BaseException:
         destroy(system, name)
         raise

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from onionward.errors import CommandError, LabError
-from onionward.lab import render, services, topology
+from onionward.lab import answering, render, services, topology
 from onionward.lab.control import Control
 from onionward.lab.host import Host
 from onionward.lab.keys import authority_keys
@@ -202,6 +202,7 @@ def wait_until_usable(site: Site, onions: Sequence[str], progress: Progress) -> 
             _wait_until_published(onion, onions, progress)
             progress("onion services published")
     site.wait(names, _has_bootstrapped, "bootstrap")
+    answering.check(names, lambda name: Control(site.path(name, "control")))
 
 
 def _has_consensus(tor: Control) -> bool:
