@@ -29,6 +29,7 @@ class Rule(StrEnum):
     ONION_REFUSED = "onion addresses: TCP through tor or nothing"
     ONION_NAMES_REFUSED = "onion names: tor's resolver or nobody"
     FORWARDED = "nothing is forwarded"
+    RUNS = "for applications of run alone"
     CLIENT_SPOOFED = "no such client behind this interface"
     CLIENT_WEAK_HOST = "address of another interface"
     CLIENT_REFUSED = "all else of clients is refused"

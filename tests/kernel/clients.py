@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from hypothesis import strategies as st
 
+from onionward.app.root.places import TOR4, TOR6
 from onionward.explain import Packet
 from onionward.facts import Link
 from onionward.leaks import packets as raw
@@ -137,6 +138,7 @@ def _spoofed(links: tuple[Link, ...], policy: Policy) -> list[Address]:
 def _destinations(links: tuple[Link, ...], policy: Policy, lan: Lan) -> list[Address]:
     # the addresses of the LAN and of tor's relay weigh as much as everything else together
     near = [*lan.addresses, *_honest(lan), *edges(lan.networks), RELAY4, RELAY6]
+    near += [addr(TOR4), addr(TOR6)]
     near += [n[5] for n in policy.virtual] + [n[-1] for n in policy.virtual]
     own = [a for link in links for a in link.addresses]
     networks = [n for link in links for n in link.networks]

@@ -406,6 +406,7 @@ def test_every_rule_that_is_quoted_decides_something() -> None:
         judged(without_ipv6, packet("tcp fd5a:7011::1 80")),
         judged(GATE, client("tcp 1.1.1.1 80", "1.2.3.4")),
         judged(GATE, client("tcp 192.0.2.2 80", "198.18.8.9")),
+        judged(GATE, client("udp 169.254.96.7 53", "198.18.8.9")),
         judged(GATE, client("udp 1.1.1.1 80", "198.18.8.9")),
         judged(GATE, client("tcp 198.18.8.1 22", "198.18.8.9")),
         judged(GATE, client("udp 198.18.8.1 67", "198.18.8.9", source_port=68)),

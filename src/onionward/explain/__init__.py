@@ -5,13 +5,18 @@ Pure; the tests send the same packets for real and hold the kernel to these answ
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Iterable
 
+from onionward.app.root.places import RUNS4, RUNS6, TOR4, TOR6
 from onionward.explain import client, local, others
 from onionward.explain.machine import machine
 from onionward.explain.packet import Outcome, Packet, State, Verdict
-from onionward.networks import Address, Network
+from onionward.networks import Address, Network, contains
 from onionward.policy import Policy
+from onionward.rules import Rule
+
+_RUNS = tuple(map(ipaddress.ip_network, (TOR4, TOR6, RUNS4, RUNS6)))
 
 __all__ = ["Outcome", "Packet", "State", "Verdict", "explain"]
 
@@ -41,6 +46,9 @@ def explain(
     here = machine(policy, own, tuple(attached) or policy.link)
     if packet.interface is None:
         return local.verdict(policy, packet, here, state)
+    if policy.route != "tor" and contains(_RUNS, packet.destination):
+        reason = f"{packet.destination} is for applications of `onionward run` alone"
+        return Verdict("dropped", reason, "strong_host", Rule.RUNS)
     lan = policy.lan_of(packet.interface)
     if lan is None:
         return others.verdict(policy, packet, here)

@@ -10,6 +10,7 @@ from onionward.app.root.places import INTERFACE, RUNS4, RUNS6, TOR4, TOR6
 from onionward.render.iptables.family import Family, is_reply, marked, state
 from onionward.render.iptables.text import Rule, rule
 from onionward.render.nftables.marks import MARK_RUN
+from onionward.rules import Rule as Name
 
 _OF_RUN, _TO_RUN = f"-i {INTERFACE}+", f"-o {INTERFACE}+"
 _TURNED = f"{marked(MARK_RUN)} {state('DNAT')}"
@@ -23,7 +24,7 @@ def arriving(f: Family) -> tuple[Rule, ...]:
 def from_elsewhere(f: Family) -> tuple[Rule, ...]:
     """In the table raw, after `arriving`: nobody else speaks to runs, or to tor where they do."""
     ours = (TOR4, RUNS4) if f.n == 4 else (TOR6, RUNS6)
-    return (rule((f"-d {address}" for address in ours), "drop"),)
+    return (rule((f"-d {address}" for address in ours), "drop", comment=Name.RUNS),)
 
 
 def entering() -> tuple[Rule, ...]:

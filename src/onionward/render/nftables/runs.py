@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from onionward.app.root.places import INTERFACE, RUNS4, RUNS6, TOR4, TOR6
 from onionward.render.nftables.marks import MARK_RUN
+from onionward.rules import Rule, commented
 
 _OF_RUN, _TO_RUN = f'iifname "{INTERFACE}*"', f'oifname "{INTERFACE}*"'
 
@@ -20,7 +21,9 @@ def arriving() -> tuple[str, ...]:
 def from_elsewhere() -> tuple[str, ...]:
     """Rules after those: nobody else speaks to runs, or to tor where they do."""
     found = (("ip", TOR4), ("ip", RUNS4), ("ip6", TOR6), ("ip6", RUNS6))
-    return tuple(f"{family} daddr {address} drop" for family, address in found)
+    return tuple(
+        commented(f"{family} daddr {address} drop", Rule.RUNS) for family, address in found
+    )
 
 
 def entering() -> tuple[str, ...]:
