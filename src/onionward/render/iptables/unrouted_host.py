@@ -159,10 +159,10 @@ def _arriving(f: Family) -> tuple[Rule, ...]:
     return (
         rule("-i lo", "return"),
         *runs.arriving(f),
+        *runs.from_elsewhere(f),
         *clients.arriving(f),
         # nobody outside speaks to tor, whatever the machine takes for local (route_localnet)
         rule(ours, "drop"),
-        *runs.from_elsewhere(f),
         *((rule((f"-d 127.0.0.0/8 {p}" for p in ports_of_tor), "drop"),) if f.n == 4 else ()),
     )
 
