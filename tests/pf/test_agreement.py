@@ -81,7 +81,7 @@ def questions(draw: st.DrawFn) -> tuple[Policy, list[Packet], tuple[Address, ...
     policy = draw(POLICIES)
     own = tuple(draw(st.lists(ADDRESSES, max_size=2)))
     assume(is_possible(policy, own))
-    # pf refuses what explain has dropped: a client's packet for such an address of another interface
+    # pf refuses what a client sends to such an address of another interface; explain: dropped
     assume(not any(a.version == 4 and a.is_link_local for a in own))
     asked = st.lists(packets(policy), min_size=PACKETS_EACH, max_size=PACKETS_EACH)
     return policy, draw(asked), own
