@@ -21,8 +21,15 @@ def load(paths: Paths) -> str | None:
         return None
 
 
-def deviation(paths: Paths, config: Config) -> str:
-    """That another configuration is in force than this one; "" when none is, or nobody may know."""
+def deviation(paths: Paths, config: Config, asked: str = "") -> str:
+    """What is in force instead of what an answer is about; "" when it is that, or nobody may know.
+
+    Args:
+        paths: where things are.
+        config: by which the answer is.
+        asked: the state it is for; "" where that is no matter.
+
+    """
     from onionward import state
     from onionward.errors import JournalError
 
@@ -30,12 +37,18 @@ def deviation(paths: Paths, config: Config) -> str:
         text, journal = load(paths), state.load(paths)
     except (JournalError, PermissionError):
         return ""
-    if text is None or journal is None or text == config.source.text:
+    if journal is None:
+        off = "onionward is not on, and nothing of this is in force before `onionward up`"
+        return off if asked else ""
+    if text is None:
         return ""
+    if text == config.source.text:
+        differs = asked not in ("", journal.state)
+        return f"the machine is {journal.state}; this is for {asked}" if differs else ""
     name = config.source.name
-    if journal.config == name:
+    if journal.config == config.source.place:
         return f"{name} was changed since `onionward up`; this is by what it says now"
-    return f"{journal.config} is in force; this is by {name}"
+    return f"{journal.config} is in force; this is by {config.source.place}"
 
 
 def remove(system: System, paths: Paths) -> None:

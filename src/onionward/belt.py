@@ -227,7 +227,9 @@ def _rules(system: System, version: str) -> list[str]:
     """Ours, as `ip rule add` takes them."""
     shown = system.query(["ip", "-N", "-j", f"-{version}", "rule", "show"])
     return [
-        _words(rule) for rule in json.loads(shown or "[]") if str(rule.get("protocol")) == _MARK
+        _words(rule)
+        for rule in json.loads(shown or "[]", strict=False)
+        if str(rule.get("protocol")) == _MARK
     ]
 
 
@@ -258,5 +260,5 @@ def _routes(system: System, version: str) -> set[tuple[str, str]]:
         argv = ["ip", "-N", "-j", f"-{version}", "route", "show", "table", table, "proto", _MARK]
         shown = system.query(argv, accept=(0, 2)).strip()
         if len(shown) > 1:
-            found |= {(route["dst"], table) for route in json.loads(shown)}
+            found |= {(route["dst"], table) for route in json.loads(shown, strict=False)}
     return found

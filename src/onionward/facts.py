@@ -227,7 +227,8 @@ def _shown_links(system: System) -> str | None:
 
 
 def _links_of(shown: str | None) -> tuple[Link, ...]:
-    return parse_links(json.loads(shown), uplinks()) if shown else ()
+    # `ip` prints control characters of names as they are
+    return parse_links(json.loads(shown, strict=False), uplinks()) if shown else ()
 
 
 def uplinks() -> frozenset[str]:

@@ -11,11 +11,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from onionward.printable import printable_lines
+
 
 def say(words: str) -> None:
     """Print a line; where nobody can read it, that is no reason to stop what is being done."""
     try:
-        sys.stdout.write(words + "\n")
+        sys.stdout.write(printable_lines(words) + "\n")
         sys.stdout.flush()
     except (OSError, ValueError):
         silence_stdout()

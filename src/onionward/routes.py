@@ -99,7 +99,8 @@ def missing(system: System, saved: Saved) -> list[str]:
 
 
 def _addresses(system: System) -> frozenset[str]:
-    shown = json.loads(system.query(["ip", "-j", "address", "show", *_ON_LOOPBACK]) or "[]")
+    text = system.query(["ip", "-j", "address", "show", *_ON_LOOPBACK])
+    shown = json.loads(text or "[]", strict=False)
     return frozenset(a.get("local", "") for link in shown for a in link.get("addr_info", ()))
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from onionward import backend
+from onionward import backend, regular_file
 from onionward.errors import JournalError, LockedError
 from onionward.paths import Paths
 from onionward.system import System
@@ -73,7 +73,7 @@ def load(paths: Paths) -> Journal | None:
 
     """
     try:
-        raw = paths.journal.read_bytes()
+        raw = regular_file.read(paths.journal)
     except FileNotFoundError:
         return None
     except OSError as error:

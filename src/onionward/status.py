@@ -215,7 +215,10 @@ def _without_boot(system: System, paths: Paths) -> Status:
     else:
         if now == "blocked" or now != journal.state:
             problems.append(
-                "`onionward up` or `onionward down` has not finished: `onionward up` goes on, "
+                "not everything is in place; the guard is putting it right, or another command is "
+                "at work; if it lasts, `onionward up` goes on"
+                if has_guard and is_guarded
+                else "`onionward up` or `onionward down` has not finished: `onionward up` goes on, "
                 "`onionward down` puts everything back"
             )
         if now == journal.state and journal.digest and decides.digest(held) != journal.digest:

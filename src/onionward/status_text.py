@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from onionward.printable import printable
+
 if TYPE_CHECKING:
     from onionward.bsd.status import Status as BsdStatus
     from onionward.status import Status
@@ -80,7 +82,7 @@ def to_text(status: Status) -> str:
         lines.append("  at boot   blocked before there is a network, then routed")
     lines += [f"  limit     {limit}" for limit in status.limits]
     lines += [f"  problem   {problem}" for problem in status.problems]
-    return "\n".join(lines)
+    return "\n".join(map(printable, lines))
 
 
 def _relays(status: Status) -> list[str]:
@@ -141,4 +143,4 @@ def to_text_on_bsd(status: BsdStatus) -> str:
     if status.at_boot == "enabled":
         lines.append("  at boot   blocked by pf.conf, then routed")
     lines += [f"  problem   {problem}" for problem in status.problems]
-    return "\n".join(lines)
+    return "\n".join(map(printable, lines))

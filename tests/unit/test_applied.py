@@ -24,12 +24,22 @@ def config(name: str, text: str) -> Config:
 
 def put_in_force(paths: Paths, name: str, text: str) -> None:
     undo = {"resolver": {"asked": "file"}}
-    state.save(System(), paths, Journal("routed", 0.0, "abcd", 1, undo, config=name))
+    place = config(name, text).source.place
+    state.save(System(), paths, Journal("routed", 0.0, "abcd", 1, undo, config=place))
     applied.save(System(), paths, config(name, text))
 
 
 def test_nothing_is_in_force(paths: Paths) -> None:
     assert applied.deviation(paths, config("a.toml", "onion = true")) == ""
+    found = applied.deviation(paths, config("a.toml", "onion = true"), "routed")
+    assert found.startswith("onionward is not on")
+
+
+def test_another_state_is_in_force(paths: Paths) -> None:
+    put_in_force(paths, "a.toml", "")
+    assert applied.deviation(paths, config("a.toml", ""), "routed") == ""
+    found = applied.deviation(paths, config("a.toml", ""), "blocked")
+    assert found == "the machine is routed; this is for blocked"
 
 
 @pytest.mark.parametrize(
@@ -38,7 +48,7 @@ def test_nothing_is_in_force(paths: Paths) -> None:
         ("a.toml", "", ""),
         ("copy.toml", "", ""),
         ("a.toml", "onion = true", "a.toml was changed since `onionward up`"),
-        ("b.toml", "onion = true", "a.toml is in force; this is by b.toml"),
+        ("b.toml", "onion = true", f"{Path.cwd()}/a.toml is in force; this is by "),
     ],
 )
 def test_an_answer_by_another_configuration(paths: Paths, name: str, text: str, words: str) -> None:

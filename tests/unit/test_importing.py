@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from onionward.config import parse
-from onionward.errors import RefusedError
+from onionward.errors import ConfigError, RefusedError
 from onionward.importing import read, to_toml
 from onionward.importing.words import commands
 from onionward.networks import of_version
@@ -249,6 +249,153 @@ def test_what_rules_mean(script: str, means: set[str], words: str) -> None:
     says, text = imported(("s.sh", script))
     assert says == means, text
     assert words in text, text
+
+
+HOST_RULE = f"{NAT} -A OUTPUT -p tcp -j REDIRECT --to-ports 9040"
+ONION_RULE = f"{NAT} -A OUTPUT -d 10.192.0.0/10 -p tcp -j REDIRECT --to-ports 9040"
+LOCAL = "bypass = 192.168.5.0/24"
+
+
+@pytest.mark.parametrize(
+    ("script", "means", "words"),
+    [
+        # everything, written as a network
+        (f"{NAT} -A OUTPUT -d 0.0.0.0/0 -p tcp -j REDIRECT --to-ports 9040", {HOST}, ""),
+        (f"{NAT} -A OUTPUT -d 0/0 --syn -p tcp -j REDIRECT --to-ports 9040", {HOST}, ""),
+        (
+            f"{NAT} -A OUTPUT -d 5.5.5.0/24 -p tcp -j REDIRECT --to-ports 9040",
+            {HOST},
+            "only 5.5.5.0/24 went through Tor, and there is no such scope",
+        ),
+        # what was refused must not leave in clear
+        (
+            f"iptables -P OUTPUT DROP\n{ONION_RULE}",
+            {HOST},
+            "s.sh:1: everything else that this machine sent was refused",
+        ),
+        (f"{ONION_RULE}\niptables -A OUTPUT -j REJECT", {HOST}, "was refused"),
+        (f"{ONION_RULE}\niptables -t mangle -A OUTPUT ! -o lo -j DROP", {HOST}, "was refused"),
+        (f"{ONION_RULE}\niptables -A OUTPUT -d 5.5.5.5 -j DROP", {"host = onion"}, ""),
+        (f"{ONION_RULE}\niptables -P FORWARD DROP", {"host = onion"}, ""),
+        (f"*filter\n:OUTPUT DROP [0:0]\nCOMMIT\n{ONION_RULE}", {HOST}, "was refused"),
+        # less than a network is none
+        (
+            f"{HOST_RULE}\niptables -A OUTPUT -d 9.9.9.0/24 -p udp --dport 51820 -j ACCEPT",
+            {HOST},
+            "9.9.9.0/24 was let out by the filter, but its TCP was redirected",
+        ),
+        (
+            f"{HOST_RULE}\n{NAT} -I OUTPUT -m owner --uid-owner carol -d 10.6.0.0/16 -j RETURN",
+            {HOST},
+            "10.6.0.0/16 was let out only in part (--uid-owner)",
+        ),
+        (
+            f"{HOST_RULE}\n{NAT} -I OUTPUT -p udp --dport 123 -d 10.6.0.0/16 -j RETURN",
+            {HOST},
+            "in part (--dport -p)",
+        ),
+        (f"{HOST_RULE}\n{NAT} -I OUTPUT -s 10.6.0.1 -d 10.6.0.0/16 -j RETURN", {HOST}, "(-s)"),
+        (
+            f"{NAT} -I OUTPUT -p tcp -d 192.168.5.0/24 -j RETURN\n{HOST_RULE}",
+            {HOST, LOCAL},
+            "192.168.5.0/24 was excepted for TCP",
+        ),
+        # an exception that is taken back is none; what else is taken back is said
+        (
+            f"{NAT} -I OUTPUT -d 10.7.0.0/16 -j RETURN\n{HOST_RULE}\n"
+            f"{NAT} -D OUTPUT -d 10.7.0.0/16 -j RETURN",
+            {HOST},
+            "",
+        ),
+        (
+            f"{HOST_RULE}\n{NAT} -D OUTPUT -p tcp -j REDIRECT --to-ports 9040",
+            {HOST},
+            "s.sh:2: a rule is deleted: taken as if s.sh:1 stayed",
+        ),
+        (f"{HOST_RULE}\n{NAT} -D OUTPUT -j RETURN", {HOST}, "deletes a rule that no line before"),
+        # functions may never be called
+        (
+            f"{HOST_RULE}\nstop() {{ {NAT} -A OUTPUT -d 192.168.5.0/24 -j ACCEPT; }}",
+            {HOST, LOCAL},
+            "Look whether these were reached directly at all: 192.168.5.0/24",
+        ),
+        # ways to write it
+        (
+            "iptables --table=nat --insert OUTPUT --destination=192.168.5.0/24 --jump RETURN\n"
+            "iptables -tnat -AOUTPUT -ptcp -jREDIRECT --to-p 9040",
+            {HOST, LOCAL},
+            "",
+        ),
+        (
+            "*nat\n:OUTPUT ACCEPT [0:0]\n[12:340] -A OUTPUT -d 192.168.5.0/24 -j RETURN\n"
+            "[0:0] -A OUTPUT -p tcp -j REDIRECT --to-ports 9040\nCOMMIT",
+            {HOST, LOCAL},
+            "",
+        ),
+        (
+            f"{HOST_RULE}\necho don't\n{NAT} -I OUTPUT -d 192.168.5.0/24 -j RETURN",
+            {HOST, LOCAL},
+            "",
+        ),
+        (f"{HOST_RULE}\n{NAT} -A PREROUTING -i lo -p tcp -j REDIRECT", {HOST}, "nobody is behind"),
+        # accounts and their control port
+        (
+            f"{NAT} -A OUTPUT -d 127.0.0.1 -p tcp --dport 9051 -m owner --uid-owner eve -j ACCEPT",
+            {HOST},
+            "eve spoke to tor's control port",
+        ),
+        ("vim /etc/tor/torrc", {HOST}, "s.sh: nothing in it is about who goes where"),
+        ("", {HOST}, "nothing in it is about who goes where"),
+    ],
+)
+def test_nothing_becomes_less_safe_unsaid(script: str, means: set[str], words: str) -> None:
+    says, text = imported(("s.sh", script))
+    assert says == means, text
+    assert words in text, text
+
+
+def test_names_find_room_beside_a_bypass() -> None:
+    exception = "ip6tables -t nat -A OUTPUT -d {} -j RETURN"
+    found = read([("s.sh", f"{HOST_RULE}\n{exception.format('fd00::/8')}")])
+    assert (str(found.virtual[6][0]), len(found.bypass)) == ("fc5a:7011::/32", 1)
+    found = read([("s.sh", f"{HOST_RULE}\n{exception.format('fc00::/7')}")])
+    assert found.bypass == {}
+    assert "fc00::/7 leaves no room" in to_toml(found)
+
+
+def test_without_its_bridges_no_configuration_is_taken() -> None:
+    """The link would see that this is Tor."""
+    text = to_toml(read([("torrc", f"UseBridges 1\nBridge snowflake 192.0.2.3:80 {'2B' * 20}\n")]))
+    assert "none of the bridges can be used" in text
+    with pytest.raises(ConfigError, match=r"tor\.bridges"):
+        parse(text, "imported.toml")
+    says, text = imported(("torrc", "UseBridges 0\n"))
+    assert "bridges" not in text
+    assert says == {HOST}
+
+
+def test_isolation_of_a_torrc() -> None:
+    flags = "IsolateDestAddr IsolateClientAddr IsolateSOCKSAuth"
+    text = to_toml(read([("torrc", f"TransPort 127.0.0.1:9040 {flags}\n")]))
+    assert parse(text, "imported.toml").tor.isolate_destinations
+    assert "TransPort … IsolateSOCKSAuth: there is nothing like it here" in text
+
+
+def test_rules_of_pf_that_know_ipv6_and_names() -> None:
+    rules = (
+        "block return out\npass out quick route-to lo1 inet proto udp to port domain keep state\n"
+    )
+    text = to_toml(read([("pf.conf", rules)]))
+    assert "IPv6" not in text
+    assert "names are asked of tor's resolver" in text
+    assert "not understood" not in text
+
+
+@pytest.mark.parametrize("words", ["x", "$n", f"{NAT} -A OUTPUT -d $n -j RETURN"])
+def test_what_is_too_long_is_refused_and_not_cut(words: str) -> None:
+    numbers = " ".join(f"10.{n // 256}.{n % 256}.0/24" for n in range(10_001))
+    with pytest.raises(RefusedError, match=r"s\.sh: line 1: more than 10000 commands"):
+        read([("s.sh", f"for n in {numbers}; do {words}; done\n{HOST_RULE}")])
 
 
 def test_a_loop_of_chains_ends() -> None:

@@ -19,6 +19,33 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound=Callable[..., Any])
 
 
+class Seconds(click.IntRange):
+    """A time; click's own name of it is a programmer's."""
+
+    name = "number of seconds"
+
+
+class Port(click.IntRange):
+    """A port by its number or by its service's name (services(5))."""
+
+    name = "port"
+
+    def __init__(self) -> None:
+        super().__init__(1, 65535)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """The port's number."""
+        import socket
+
+        if isinstance(value, str) and not value.isdecimal():
+            try:
+                return socket.getservbyname(value)
+            except OSError:
+                words = "is not a port: give a number from 1 to 65535, or the name of a service"
+                self.fail(f"{value!r} {words}", param, ctx)
+        return int(super().convert(value, param, ctx))
+
+
 def config_option(command: F) -> F:
     """`--config FILE`, which may stand before or after the command's name."""
     return click.option(

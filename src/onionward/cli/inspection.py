@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from onionward.cli.common import (
+    Port,
     bsd_commands,
     config_option,
     interrupt_on_signals,
@@ -19,11 +20,12 @@ from onionward.cli.common import (
     unused_config_option,
 )
 from onionward.errors import RefusedError
+from onionward.printable import printable
 
 if TYPE_CHECKING:
     from onionward.config import Config
 
-_PORT = click.IntRange(1, 65535)
+_PORT = Port()
 
 
 @click.command()
@@ -98,9 +100,10 @@ def check(ctx: click.Context, config_path: str | None, resolver: str | None) -> 
     facts, limits = lifecycle.validate(
         system_of(ctx), config, PATHS, whole=True, resolver=resolver or ""
     )
+    _note_what_is_in_force(config)
     for limit in limits:
-        click.echo(f"limit: {limit}")
-    interfaces = ", ".join(link.name for link in facts.links) or "none"
+        click.echo(printable(f"limit: {limit}"))
+    interfaces = printable(", ".join(link.name for link in facts.links) or "none")
     click.echo(f"{config.source.name}: good; nft and tor accept it (interfaces: {interfaces})")
 
 
@@ -111,12 +114,12 @@ def check(ctx: click.Context, config_path: str | None, resolver: str | None) -> 
     type=click.Choice(
         ["policy", "nftables", "iptables", "firehol", "pf", "torrc", "resolver", "system"]
     ),
+    metavar="WHAT",
 )
 @click.option(
     "--state",
     type=click.Choice(["routed", "blocked"]),
-    default="routed",
-    help="For which state the rules are shown.",
+    help="For which state rules are shown; default: routed.",
 )
 @click.option(
     "--dialect",
@@ -130,10 +133,13 @@ def check(ctx: click.Context, config_path: str | None, resolver: str | None) -> 
 )
 @click.pass_context
 def show(
-    ctx: click.Context, /, config_path: str | None, what: str, state: str, **of_pf: Any
+    ctx: click.Context, /, config_path: str | None, what: str, state: str | None, **of_pf: Any
 ) -> None:
     """Print the policy or what is rendered from it; touch nothing.
 
+    WHAT is policy, nftables, iptables, firehol, pf, torrc, resolver or system.
+
+    iptables prints one document for each program that is to read it, below a line that names it.
     pf and system are for OpenBSD and FreeBSD: the rules, and what surrounds them.
     """
     from onionward import preview
@@ -145,11 +151,18 @@ def show(
             if what != "system"
             else "--pf-conf is for `onionward show pf`"
         )
+    if state == "blocked" and what not in ("nftables", "iptables", "pf"):
+        raise RefusedError(
+            f"--state is for nftables, iptables and pf; `onionward show {what}` is one for all"
+        )
+    state = state or "routed"
     config = load(ctx, config_path)
     if bsd := bsd_commands():
         click.echo(bsd.show(system_of(ctx), config, what, state, bsd.Wanted(**of_pf)), nl=False)
         return
     if what in ("pf", "system"):
+        if not of_pf["dialect"]:
+            click.echo("note: for OpenBSD; others: --dialect freebsd, openbsd-4.6", err=True)
         click.echo(preview.show_pf(system_of(ctx), config, what, state, of_pf), nl=False)
         return
     _note_what_is_in_force(config)
@@ -222,14 +235,14 @@ def explain(
 
     config = load(ctx, config_path)
     question = preview.Question(protocol.lower(), address, port, **sender)
-    _note_what_is_in_force(config)
+    _note_what_is_in_force(config, state)
     click.echo(preview.explain(system_of(ctx), config, question, state))
 
 
-def _note_what_is_in_force(config: Config) -> None:
+def _note_what_is_in_force(config: Config, asked: str = "") -> None:
     """Nobody is to take an answer by one configuration for what another one does."""
     from onionward import applied
     from onionward.paths import PATHS
 
-    if bsd_commands() is None and (words := applied.deviation(PATHS, config)):
+    if bsd_commands() is None and (words := applied.deviation(PATHS, config, asked)):
         click.echo(f"note: {words}", err=True)

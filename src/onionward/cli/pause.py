@@ -7,6 +7,7 @@ import time
 import click
 
 from onionward.cli.common import (
+    Seconds,
     interrupt_on_signals,
     refuse_on_bsd,
     require_root,
@@ -21,7 +22,7 @@ from onionward.cli.common import (
 @click.option(
     "--for",
     "seconds",
-    type=click.IntRange(1, 31 * 86400),
+    type=Seconds(1, 31 * 86400),
     metavar="SECONDS",
     help="Then it ends by itself; left out, with `onionward resume`.",
 )

@@ -8,6 +8,7 @@ from typing import Literal
 import click
 
 from onionward.cli.common import (
+    Seconds,
     bsd_commands,
     config_option,
     interrupt_on_signals,
@@ -26,7 +27,7 @@ from onionward.errors import RefusedError
 @click.option("--create-users", is_flag=True, help="Create accounts of [[user]] that do not exist.")
 @click.option(
     "--confirm",
-    type=click.IntRange(1, 86400),
+    type=Seconds(1, 86400),
     metavar="SECONDS",
     help="Undo it after so many seconds, unless `onionward confirm` comes in time.",
 )

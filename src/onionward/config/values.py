@@ -174,6 +174,11 @@ class Source(NamedTuple):
     text: str = ""
 
     @property
+    def place(self) -> str:
+        """Its name for whoever reads that in another directory."""
+        return self.name if self.name == Source().name else str(Path(self.name).absolute())
+
+    @property
     def lines(self) -> Mapping[KeyPath, int]:
         """On which line each key stands; read when something is to be said about one."""
         return key_lines(self.text)

@@ -10,6 +10,7 @@ import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from types import TracebackType
 
 from onionward import applied, doctor, state
 from onionward.config.parse import parse_with_network
@@ -64,6 +65,17 @@ def mend(system: System, paths: Paths, *, always: bool, go_on: bool) -> None:
             up_under_lock(system, Request(config, accept_cut=True), paths, log)
 
 
+def _say_in_a_line(
+    kind: type[BaseException], error: BaseException, trace: TracebackType | None
+) -> None:
+    """A fault of the program, so that the guard remembers other things besides it."""
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    place = "" if trace is None else f" ({trace.tb_frame.f_code.co_filename}:{trace.tb_lineno})"
+    words = " ".join(str(error).split())
+    sys.stdout.write(f"failed: {kind.__name__}: {words}{place}; please report it\n")
+
+
 def main(arguments: Sequence[str]) -> None:
     """Run it and exit.
 
@@ -76,6 +88,7 @@ def main(arguments: Sequence[str]) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     sys.argv = ["onionward", "putting", "right", "what", "has", "changed"]
     paths = Paths(Path(directory), Path(runtime), Path(resolv_conf))
+    sys.excepthook = _say_in_a_line
     try:
         mend(System(), paths, always=ALWAYS in options, go_on=GO_ON in options)
     except OnionwardError as error:

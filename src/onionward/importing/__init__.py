@@ -11,11 +11,13 @@ from collections.abc import Iterable, Iterator
 from onionward.errors import RefusedError
 from onionward.importing import firehol, netfilter, pf
 from onionward.importing.found import Found, Note
+from onionward.importing.words import TooLongError, has_branches
 from onionward.networks import overlapping
 from onionward.printable import printable
 
 # where names may be mapped, tried in this order when what was there does not do
 _VIRTUAL4 = ("127.192.0.0/10",)
+_VIRTUAL6 = ("fd5a:7011::/32", "fc5a:7011::/32")
 _VIRTUAL4_OF_LAN = ("10.192.0.0/10", "172.20.0.0/16", "100.64.0.0/10", "192.168.0.0/16")
 
 
@@ -27,18 +29,39 @@ def read(files: Iterable[tuple[str, str]]) -> Found:
 
     """
     found = Found()
+    branched: list[str] = []
     for name, text in files:
+        before = found.notes()
+        text = text.removeprefix("\ufeff")
         if "\0" in text:
             raise RefusedError(
                 f"{name} is no text", "name scripts, torrc, pf.conf or firehol.conf as they are"
             )
-        if pf.is_pf(text):
-            pf.read(text, name, found)
-        elif firehol.is_firehol(text):
-            firehol.read(text, name, found)
-        else:
-            netfilter.read(text, name, found)
+        try:
+            if pf.is_pf(text):
+                pf.read(text, name, found)
+            elif firehol.is_firehol(text):
+                firehol.read(text, name, found)
+            else:
+                netfilter.read(text, name, found)
+                if has_branches(text) and found.rules:
+                    branched.append(name)
+        except TooLongError as error:
+            raise RefusedError(
+                f"{name}: {error}: what comes after would be lost",
+                "take the list of networks out, and write it into [bypass] yourself",
+            ) from error
+        if found.notes() == before:
+            found.leave_out(name, "nothing in it is about who goes where")
     _settle(found)
+    for name in branched:
+        allowed = ", ".join(map(str, found.bypass))
+        found.change(
+            name,
+            "which functions are called and which conditions hold was not decided: all their "
+            "commands were taken as run"
+            + (f". Look whether these were reached directly at all: {allowed}" if allowed else ""),
+        )
     return found
 
 
@@ -60,8 +83,37 @@ def _settle(found: Found) -> None:
         else:
             found.leave_out(place, f"NOT COVERED: {who}; name these accounts, as [[user]]")
     found.users = [name for name in found.users if name not in ("0", "root")]
+    for name, place in found.control.items():
+        if name in found.users:
+            found.keep(place, f"{name} may speak to tor's control port, through a filter")
+        else:
+            found.leave_out(
+                place,
+                f"{name} spoke to tor's control port: a [[user]] of that name with control = true "
+                "may, through a filter",
+            )
     if found.host and found.users:
         found.change("", "accounts that go through Tor on a routed host only get circuits apart")
+    if found.refused and not found.host:
+        found.host = True
+        found.change(
+            found.refused,
+            "everything else that this machine sent was refused; it goes through Tor now, for "
+            "with narrower scopes it would leave in clear",
+        )
+    for network, place in found.accepted.items():
+        if network not in found.bypass:
+            found.change(
+                place,
+                f"{network} was let out by the filter, but its TCP was redirected all the same: it "
+                "goes through Tor now, or nowhere",
+            )
+    if found.use_bridges and not found.bridges:
+        found.change(
+            found.use_bridges,
+            "UseBridges: none of the bridges can be used here, and without one the link would see "
+            "that this is Tor. `check` and `up` refuse this configuration until bridges name one",
+        )
     if found.host:
         found.onion = False
     elif found.bypass:
@@ -108,6 +160,8 @@ def _settle_virtual(found: Found) -> None:
             del found.virtual[version]
         else:
             found.keep(place, f"names under .onion are mapped into {network}")
+    if 6 not in found.virtual:
+        _make_room_for_names6(found)
     if 4 in found.virtual:
         return
     usual = _VIRTUAL4_OF_LAN if found.lans else _VIRTUAL4
@@ -118,6 +172,19 @@ def _settle_virtual(found: Found) -> None:
     ]
     if free and str(free[0]) != usual[0]:
         found.virtual[4] = (free[0], "")
+
+
+def _make_room_for_names6(found: Found) -> None:
+    usual, other = map(ipaddress.ip_network, _VIRTUAL6)
+    if not any(overlapping(usual, network) for network in found.bypass):
+        return
+    if clash := next((n for n in found.bypass if overlapping(other, n)), None):
+        place = found.bypass.pop(clash)
+        found.kept.pop(Note(place, f"{clash} is reached directly"), None)
+        found.change(place, f"{clash} leaves no room for addresses of names under .onion")
+        _make_room_for_names6(found)
+    else:
+        found.virtual[6] = (other, "")
 
 
 def to_toml(found: Found) -> str:
@@ -164,8 +231,10 @@ def _of_tor(found: Found) -> Iterator[str]:
         yield f"virtual_networks = {_listed(network for network, _ in found.virtual.values())}"
     for key, codes in found.exits.items():
         yield f"{key} = {_listed(codes)}"
-    if found.bridges:
-        yield f"bridges = {_listed(found.bridges)}"
+    if found.bridges or found.use_bridges:
+        yield f"bridges = {_listed(found.bridges or ['one that the old setup had'])}"
+    if found.isolate:
+        yield "isolate_destinations = true"
 
 
 def _listed(values: Iterable[object]) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
+from onionward.importing.words import TooLongError
+
 BUILT_IN = frozenset({"PREROUTING", "INPUT", "FORWARD", "OUTPUT", "POSTROUTING"})
 _DEEPEST = 8  # chains that are jumped to from each other; a loop has no end
 _MOST = 10_000  # rules
@@ -73,7 +75,7 @@ def at_hooks(rules: Sequence[Rule]) -> Iterator[Rule]:
         for found in _led_to(rule, rules, _DEEPEST):
             left -= 1
             if left < 0:
-                return
+                raise TooLongError(f"{rule.place}: chains lead to more than {_MOST} rules")
             yield found
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import pairwise
 
 from onionward.importing.found import Found
-from onionward.importing.words import commands
+from onionward.importing.words import commands, shortened
 
 _OURS = frozenset({"interface", "router", "transparent_proxy", "transparent_squid", "redirect"})
 
@@ -17,7 +17,9 @@ def is_firehol(text: str) -> bool:
 
 def read(text: str, name: str, found: Found) -> None:
     """One file."""
-    found.rules = True
+    found.change(
+        name, "firehol before version 3 makes no rules for IPv6, which left in clear: covered now"
+    )
     behind = ""
     for command in commands(text):
         place, words = f"{name}:{command.line}", command.words
@@ -40,4 +42,6 @@ def read(text: str, name: str, found: Found) -> None:
             case "server" | "client" | "policy":
                 found.leave_out(place, f"{' '.join(words)}: decided by the policy")
             case _:
-                found.leave_out(place, f"not understood, and left out: {' '.join(words)[:60]}")
+                found.leave_out(
+                    place, f"not understood, and left out: {shortened(' '.join(words))}"
+                )

@@ -31,11 +31,15 @@ class Found:
         onion: whether only what is mapped from names under .onion does.
         lans: interfaces of clients.
         users: accounts that go to tor.
-        control: of these, those that may speak to tor's control port.
+        control: accounts that may speak to tor's control port, each with the place.
         bypass: networks reached directly, with the place where they are named.
         virtual: where names are mapped.
         exits: countries of exits, by the key of the configuration.
         bridges: lines of bridges.
+        accepted: networks that a filter let out, each with the place.
+        refused: where what nothing else takes is refused to leave; "" where it is not.
+        use_bridges: where a torrc wants bridges; "" where it does not.
+        isolate: whether each destination gets circuits of its own.
         inbound: TCP ports that were open to others.
         unnamed: accounts that go to tor, but are not named one by one.
         turned_to: ports that rules redirect to, each with the first place.
@@ -53,11 +57,15 @@ class Found:
     onion: bool = False
     lans: list[str] = field(default_factory=list)
     users: list[str] = field(default_factory=list)
-    control: list[str] = field(default_factory=list)
+    control: dict[str, str] = field(default_factory=dict)
     bypass: dict[Network, str] = field(default_factory=dict)
     virtual: dict[int, tuple[Network, str]] = field(default_factory=dict)
     exits: dict[str, tuple[str, ...]] = field(default_factory=dict)
     bridges: list[str] = field(default_factory=list)
+    accepted: dict[Network, str] = field(default_factory=dict)
+    refused: str = ""
+    use_bridges: str = ""
+    isolate: bool = False
     inbound: dict[int, str] = field(default_factory=dict)
     unnamed: list[Note] = field(default_factory=list)
     turned_to: dict[int, str] = field(default_factory=dict)
@@ -65,21 +73,27 @@ class Found:
     tor_account: str = ""
     ip6: bool = False
     rules: bool = False
-    kept: list[Note] = field(default_factory=list)
-    changed: list[Note] = field(default_factory=list)
-    left_out: list[Note] = field(default_factory=list)
+    # each note once, in the order in which it was made
+    kept: dict[Note, None] = field(default_factory=dict)
+    changed: dict[Note, None] = field(default_factory=dict)
+    left_out: dict[Note, None] = field(default_factory=dict)
+
+    def notes(self) -> int:
+        """How much was found so far."""
+        said = len(self.kept) + len(self.changed) + len(self.left_out) + len(self.unnamed)
+        return said + len(self.control) + len(self.inbound) + len(self.virtual) + len(self.accepted)
 
     def keep(self, place: str, words: str) -> None:
         """Say that something means the same now."""
-        _once(self.kept, Note(place, words))
+        self.kept.setdefault(Note(place, words))
 
     def change(self, place: str, words: str) -> None:
         """Say that something was made safe, and why."""
-        _once(self.changed, Note(place, words))
+        self.changed.setdefault(Note(place, words))
 
     def leave_out(self, place: str, words: str) -> None:
         """Say that something has no meaning here."""
-        _once(self.left_out, Note(place, words))
+        self.left_out.setdefault(Note(place, words))
 
     def route_host(self, place: str) -> None:
         """All that the machine sends goes to tor."""
@@ -94,6 +108,9 @@ class Found:
                 f"{interface} stands for any number of interfaces, the uplink perhaps among them: "
                 "name those of clients yourself, as [[lan]]",
             )
+            return
+        if interface == "lo":
+            self.leave_out(place, "lo: nobody is behind loopback")
             return
         if interface not in self.lans:
             self.lans.append(interface)
@@ -121,11 +138,6 @@ class Found:
             self.keep(place, f"{network} is reached directly")
         else:
             self.leave_out(place, f"{network} is nobody's address, and is refused")
-
-
-def _once(notes: list[Note], note: Note) -> None:
-    if note not in notes:
-        notes.append(note)
 
 
 def network_of(text: str) -> Network | None:

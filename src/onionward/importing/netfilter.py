@@ -6,8 +6,8 @@ import re
 
 from onionward.importing import torrc
 from onionward.importing.chains import Parsed, Rule, at_hooks
-from onionward.importing.found import Found, Note
-from onionward.importing.words import Command, commands
+from onionward.importing.found import Found, Note, network_of
+from onionward.importing.words import Command, commands, shortened
 
 _WITH_VALUE = frozenset(
     [
@@ -142,6 +142,13 @@ _QUIET = frozenset(
 _TURNS = frozenset({"REDIRECT", "DNAT", "TPROXY"})
 
 
+_COUNTERS = re.compile(r"\[\d+:\d+\]")
+# what does not make an exception narrower than its network
+_PLAIN = frozenset({"-t", "-A", "-j", "-d", "-m", "--comment", "--state", "--syn"})
+# what makes a refusal one of something in particular
+_NARROW = ("-d", "-s", "-o", "-i", "--dport", "--sport", "--uid-owner", "--gid-owner", "--mark")
+
+
 def read(text: str, name: str, found: Found) -> None:
     """A script, the output of iptables-save, or a torrc: line by line, whatever it is."""
     table = "filter"
@@ -153,21 +160,48 @@ def read(text: str, name: str, found: Found) -> None:
             words = words[1:]
             while words and words[0].startswith("-"):
                 words = words[2 if words[0] == "-u" else 1 :]
+        if words and _COUNTERS.fullmatch(words[0]):
+            words = words[1:]
         if not words:
             continue
         program = words[0].rpartition("/")[2]
         if program in ("iptables", "ip6tables", "iptables-nft", "iptables-legacy"):
-            rules.append(Rule(options_of(words[1:]), place, program.startswith("ip6")))
+            _add(Rule(options_of(words[1:]), place, program.startswith("ip6")), rules, found)
         elif re.fullmatch(r"\*(raw|mangle|nat|filter)", words[0]):
             table = words[0][1:]
         elif words[0] in ("-A", "-I"):
             rules.append(Rule(options_of(("-t", table, *words)), place, ip6=False))
+        elif words[0].startswith(":") and len(words) > 1:
+            chain, policy = words[0][1:], words[1]
+            rules.append(Rule(options_of(("-t", table, "-P", chain, policy)), place, ip6=False))
+        elif words[0] == "COMMIT":
+            continue
         elif words[0].lower() in torrc.OPTIONS:
             torrc.read_line(words, place, found)
         else:
             _besides(program, Command(words, command.line), place, found)
     for rule in at_hooks(rules):
         _rule(rule.parsed, rule.place, found, ip6=rule.ip6)
+
+
+def _add(rule: Rule, rules: list[Rule], found: Found) -> None:
+    """Add a rule; one that deletes an exception takes it out again, for that only closes."""
+    if not (chain := rule.parsed.has.get("-D")):
+        rules.append(rule)
+        return
+
+    def words(one: Parsed) -> dict[str, str]:
+        return {option: value for option, value in one.has.items() if option not in ("-A", "-D")}
+
+    for other in reversed(rules):
+        same = words(other.parsed) == words(rule.parsed) and other.ip6 == rule.ip6
+        if same and other.parsed.chain == chain and other.parsed.negated == rule.parsed.negated:
+            if rule.parsed.target in _PASSES:
+                rules.remove(other)
+            else:
+                found.leave_out(rule.place, f"a rule is deleted: taken as if {other.place} stayed")
+            return
+    found.leave_out(rule.place, "deletes a rule that no line before has made")
 
 
 def _is_path_of(word: str, program: str) -> bool:
@@ -190,7 +224,7 @@ def _besides(program: str, command: Command, place: str, found: Found) -> None:
     elif program == "tor" or "/init.d/tor" in words:
         found.leave_out(place, "tor is started and ended by onionward")
     elif program not in _QUIET and program:
-        found.leave_out(place, f"not understood, and left out: {words[:60]}")
+        found.leave_out(place, f"not understood, and left out: {shortened(words)}")
 
 
 def options_of(words: tuple[str, ...]) -> Parsed:
@@ -203,19 +237,35 @@ def options_of(words: tuple[str, ...]) -> Parsed:
         if word == "!":
             negated = True
             continue
+        word, attached = _split(word)
         option = _SAME.get(word, word)
-        value = ""
-        if word in _WITH_VALUE and place < len(words):
+        value = attached
+        if word in _WITH_VALUE and not attached and place < len(words):
             if words[place] == "!":
                 negated, place = True, place + 1
             if place < len(words) and not words[place].startswith("-"):
                 value, place = words[place], place + 1
+            if option == "-P" and place < len(words):
+                parsed.has["-j"], place = words[place], place + 1
         if option.startswith("-"):
             parsed.has[option] = value or parsed.has.get(option, "")
             if negated:
                 parsed.negated.add(option)
         negated = False
     return parsed
+
+
+def _split(word: str) -> tuple[str, str]:
+    """An option without its value, and the value where it is attached (getopt_long(3))."""
+    if word.startswith("--"):
+        name, _, value = word.partition("=")
+        if name not in _WITH_VALUE and len(name) > 4:
+            meant = {_SAME.get(o, o) for o in _WITH_VALUE if o.startswith(name)}
+            name = meant.pop() if len(meant) == 1 else name
+        return name, value
+    if len(word) > 2 and word[0] == "-" and word[:2] in _WITH_VALUE:
+        return word[:2], word[2:]
+    return word, ""
 
 
 def _rule(rule: Parsed, place: str, found: Found, *, ip6: bool) -> None:
@@ -226,10 +276,17 @@ def _rule(rule: Parsed, place: str, found: Found, *, ip6: bool) -> None:
             place, "flushing: rules of others stay; onionward has chains or tables of its own"
         )
         return
-    if "-P" in rule.has or not chain:
+    target = rule.has.get("-j", "")
+    if "-P" in rule.has:
+        if rule.has["-P"] == "OUTPUT" and target == "DROP" and table != "nat":
+            found.refused = found.refused or place
+            found.keep(place, "everything else is refused")
+        return
+    if not chain:
         return
     found.rules = True
-    target = rule.has.get("-j", "")
+    if chain == "OUTPUT" and target in ("DROP", "REJECT") and not any(map(rule.get, _NARROW)):
+        found.refused = found.refused or place
     if target in _TURNS:
         _redirected(rule, chain, place, found)
     elif table == "nat" and target in _PASSES:
@@ -243,7 +300,11 @@ def _rule(rule: Parsed, place: str, found: Found, *, ip6: bool) -> None:
 
 
 def _redirected(rule: Parsed, chain: str, place: str, found: Found) -> None:
-    names = rule.get("--dport") == "53"
+    names = rule.get("--dport") in ("53", "domain")
+    destination = rule.get("-d")
+    everywhere = [n for n in map(network_of, destination.split(",")) if n and not n.prefixlen]
+    if everywhere:
+        destination = ""
     if (port := rule.get("--to-ports")).isdecimal():
         found.turned_to.setdefault(int(port), place)
     if "--syn" in rule.has:
@@ -263,11 +324,8 @@ def _redirected(rule: Parsed, chain: str, place: str, found: Found) -> None:
         found.unnamed.append(Note(place, f"the group {group}"))
     elif names:
         found.keep(place, "names are asked of tor's resolver")
-    elif destination := rule.get("-d"):
-        if destination not in {str(network) for network, _ in found.virtual.values()}:
-            found.keep(place, f"{destination} goes to tor")
-        found.onion = True
-        found.keep(place, "addresses of names under .onion go to tor")
+    elif destination:
+        _redirected_network(destination, place, found)
     elif rule.get("-p") in ("tcp", ""):
         found.route_host(place)
         for option in ("--uid-owner", "--gid-owner"):
@@ -275,6 +333,24 @@ def _redirected(rule: Parsed, chain: str, place: str, found: Found) -> None:
                 _excepted_account(excepted, place, found)
         if excepted := rule.excepted("-d"):
             _bypassed(excepted, place, found)
+
+
+def _redirected_network(destination: str, place: str, found: Found) -> None:
+    """Addresses that stand for names under .onion, as they are nobody's; others are somebody's."""
+    known = {str(network) for network, _ in found.virtual.values()}
+    networks = [network_of(text) for text in destination.split(",")]
+    if destination not in known and not all(n is not None and not n.is_global for n in networks):
+        found.host = True
+        found.change(
+            place,
+            f"only {destination} went through Tor, and there is no such scope: everything that "
+            "this machine sends does now",
+        )
+        return
+    if destination not in known:
+        found.keep(place, f"{destination} goes to tor")
+    found.onion = True
+    found.keep(place, "addresses of names under .onion go to tor")
 
 
 def _routed_account(owner: str, place: str, found: Found) -> None:
@@ -307,8 +383,7 @@ def _not_redirected(rule: Parsed, chain: str, place: str, found: Found) -> None:
     owner = rule.get("--uid-owner")
     to = rule.get("-d")
     if owner and rule.get("--dport") in ("9051", "9151"):
-        found.control.append(owner)
-        found.keep(place, f"{owner} may speak to tor's control port, through a filter")
+        found.control.setdefault(owner, place)
     elif (owner or rule.get("--gid-owner")) and not to:
         _excepted_account(owner or rule.get("--gid-owner"), place, found)
     elif rule.get("-i") and chain == "PREROUTING" and to:
@@ -316,7 +391,7 @@ def _not_redirected(rule: Parsed, chain: str, place: str, found: Found) -> None:
             place, f"clients reached {to} around Tor: nothing of theirs is forwarded any more"
         )
     elif to:
-        _bypassed(to, place, found)
+        _bypassed_by(rule, to, place, found)
     elif "lo" in (rule.get("-o"), rule.get("-i")):
         found.keep(place, "what stays on loopback is left alone, but for names")
     else:
@@ -325,6 +400,23 @@ def _not_redirected(rule: Parsed, chain: str, place: str, found: Found) -> None:
             "an exception from the redirection that names no network: what it let out goes "
             "through Tor now, or nowhere",
         )
+
+
+def _bypassed_by(rule: Parsed, to: str, place: str, found: Found) -> None:
+    """Bypass what an exception lets out for everybody; less than that is let out no more."""
+    narrow = sorted(o for o in rule.has if o not in _PLAIN and o not in rule.negated and o != "-p")
+    protocol = rule.get("-p")
+    if narrow or protocol not in ("", "tcp", "all"):
+        which = " ".join([*narrow, *(["-p"] if protocol not in ("", "tcp", "all") else [])])
+        found.change(
+            place,
+            f"{to} was let out only in part ({which}): it goes through Tor now, or nowhere. To "
+            "bypass all of it: [bypass] networks",
+        )
+        return
+    if protocol == "tcp":
+        found.change(place, f"{to} was excepted for TCP: what is bypassed is so for all but names")
+    _bypassed(to, place, found)
 
 
 def _bypassed(to: str, place: str, found: Found) -> None:
@@ -341,7 +433,9 @@ def _filtered(rule: Parsed, chain: str, target: str, place: str, found: Found) -
             "connection tracking took for answers. They are cut now",
         )
     elif chain == "OUTPUT" and target == "ACCEPT" and rule.get("-d"):
-        _bypassed(rule.get("-d"), place, found)
+        for network in map(network_of, rule.get("-d").split(",")):
+            if network is not None and not network.is_loopback:
+                found.accepted.setdefault(network, place)
     elif chain == "OUTPUT" and target == "ACCEPT" and (owner := rule.get("--uid-owner")):
         if owner not in found.users:
             _excepted_account(owner, place, found)

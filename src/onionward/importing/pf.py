@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from onionward.importing.found import Found
+from onionward.importing.words import shortened
 
 _MACRO = re.compile(r'^\s*(\w+)\s*=\s*"?(.*?)"?\s*$')
 _RULE = re.compile(r"^\s*(rdr|pass|block|match|nat|set|scrub|antispoof|table|anchor)\b")
@@ -52,6 +53,8 @@ def _lines(text: str) -> list[tuple[int, str]]:
 
 def _rule(line: str, place: str, found: Found) -> None:
     found.rules = True
+    if line.startswith("block") and "inet" not in line.split():
+        found.ip6 = True
     if "rdr" in line.split()[:1] or "rdr-to" in line:
         for interface in _interfaces(line):
             if not _LOOPBACK.fullmatch(interface):
@@ -60,7 +63,9 @@ def _rule(line: str, place: str, found: Found) -> None:
             found.keep(place, "names are asked of tor's resolver")
     elif line.startswith("set skip on"):
         found.change(place, f"{line}: nothing was judged there; it is now")
-    elif "route-to" in line and re.search(r"\blo\d", line) and "port domain" not in line:
+    elif "route-to" in line and re.search(r"\bport (domain|53)\b", line):
+        found.keep(place, "names are asked of tor's resolver")
+    elif "route-to" in line and re.search(r"\blo\d", line):
         if target := re.search(r"\bto (127\.\d+\.\d+\.\d+/\d+|10\.\d+\.\d+\.\d+/\d+)", line):
             found.keep(place, f"{target[1]}: addresses of names under .onion go to tor")
         elif "all" in line.split():
@@ -78,9 +83,9 @@ def _rule(line: str, place: str, found: Found) -> None:
     elif line.startswith("block"):
         found.keep(place, "everything else is refused")
     elif line.startswith(("scrub", "match", "antispoof")):
-        found.leave_out(place, f"{line[:60]}: not about who goes where")
+        found.leave_out(place, f"{shortened(line)}: not about who goes where")
     elif not line.startswith("pass quick"):
-        found.leave_out(place, f"not understood, and left out: {line[:60]}")
+        found.leave_out(place, f"not understood, and left out: {shortened(line)}")
 
 
 def _interfaces(line: str) -> list[str]:

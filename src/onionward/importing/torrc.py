@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
 from onionward.config import bridges, countries
 from onionward.importing.found import Found, network_of
@@ -21,7 +22,6 @@ _OURS = {
     "automaphostssuffixes": "names under .onion are mapped; others are resolved",
     "clientonly": "tor is a client, always",
     "transproxytype": "chosen by onionward",
-    "usebridges": "bridges are used where there are some, always",
     "clienttransportplugin": "the transport's program is found by onionward",
 }
 _EXITS = {"exitnodes": "exit_countries", "excludeexitnodes": "exclude_exit_countries"}
@@ -33,7 +33,17 @@ _NOT_TAKEN = {
     "hashedcontrolpassword": "onionward uses a socket that only root can open",
 }
 OPTIONS = frozenset(
-    (*_PORTS, *_ADDRESSES, *_VIRTUAL, *_OURS, *_EXITS, *_NOT_TAKEN, "bridge", "strictnodes")
+    (
+        *_PORTS,
+        *_ADDRESSES,
+        *_VIRTUAL,
+        *_OURS,
+        *_EXITS,
+        *_NOT_TAKEN,
+        "bridge",
+        "usebridges",
+        "strictnodes",
+    )
 )
 
 
@@ -49,6 +59,7 @@ def read_line(words: tuple[str, ...], place: str, found: Found) -> None:
             f"{name} {value}: onionward listens on privileged ports of loopback (940 and 941), "
             "which no other account can take while tor is down",
         )
+        _read_flags(name, words[2:], place, found)
     elif option in _ADDRESSES:
         found.change(
             place,
@@ -65,12 +76,26 @@ def read_line(words: tuple[str, ...], place: str, found: Found) -> None:
         _read_exits(name, " ".join(words[1:]), place, found)
     elif option == "bridge":
         _read_bridge(" ".join(words[1:]), place, found)
+    elif option == "usebridges":
+        if value == "1":
+            found.use_bridges = place
     elif option == "strictnodes":
         found.keep(place, f"{name}: what is said of exits holds, always")
     elif option in _OURS:
         found.keep(place, f"{name}: {_OURS[option]}")
     else:
         found.leave_out(place, f"{name}: {_NOT_TAKEN[option]}")
+
+
+def _read_flags(name: str, flags: Iterable[str], place: str, found: Found) -> None:
+    for flag in flags:
+        if flag.lower() in ("isolatedestaddr", "isolatedestport"):
+            found.isolate = True
+            found.keep(place, f"{flag}: each destination gets circuits of its own")
+        elif flag.lower() == "isolateclientaddr":
+            found.keep(place, f"{flag}: accounts and clients get circuits of their own, always")
+        else:
+            found.leave_out(place, f"{name} … {flag}: there is nothing like it here")
 
 
 def _read_exits(name: str, value: str, place: str, found: Found) -> None:

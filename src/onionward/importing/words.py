@@ -12,12 +12,19 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
+_SHOWN = 60  # characters of a line
+
 _ASSIGNMENT = re.compile(r"([A-Za-z_]\w*)=(.*)", re.DOTALL)
+_BRANCH = re.compile(r"^\s*(?:(?:function\s+)?[\w-]+\s*\(\s*\)|function\s|if\s|case\s)", re.M)
 _VARIABLE = re.compile(r"\$(?:\{([A-Za-z_]\w*)(?::?[-=][^}]*)?\}|([A-Za-z_]\w*))")
 _SEPARATORS = frozenset({";", "&&", "||", "|", "&", "(", ")", "{", "}", "\n", ";;"})
 _KEYWORDS = frozenset({"if", "then", "elif", "else", "fi", "while", "until", "do", "done", "!"})
 _DECLARING = frozenset({"export", "local", "readonly", "declare", "typeset"})
 _MOST = 10_000  # commands; a loop over a loop of long lists is no configuration
+
+
+class TooLongError(ValueError):
+    """More commands than an old setup has."""
 
 
 class Command(NamedTuple):
@@ -42,10 +49,20 @@ class Token(NamedTuple):
 
 
 def commands(text: str) -> tuple[Command, ...]:
-    """The commands of a script, in order; a loop's once for each turn."""
+    """The commands of a script, in order; a loop's once for each turn.
+
+    Raises:
+        TooLongError: there are too many.
+
+    """
     found: list[Command] = []
     _run(list(_statements(_tokens(text))), {}, found)
     return tuple(found)
+
+
+def has_branches(text: str) -> bool:
+    """Whether it has functions or conditions, whose commands count as run."""
+    return _BRANCH.search(text) is not None
 
 
 def _tokens(text: str) -> Iterator[Token]:
@@ -99,7 +116,11 @@ def _quoted(text: str, start: int) -> int:
     place = start + 1
     while place < len(text) and text[place] != text[start]:
         place += 2 if text[place] == "\\" and text[start] != "'" else 1
-    return min(place + 1, len(text))
+    if place < len(text):
+        return place + 1
+    # no quote at all: an apostrophe in something that is no script
+    end = text.find("\n", start)
+    return len(text) if end < 0 else end
 
 
 Statement = list[Token]
@@ -146,7 +167,9 @@ def _run(statements: list[Statement], known: dict[str, str], found: list[Command
                     known[given[1]] = _unquoted(given[2], known)
             continue
         words = _expanded(statement, known)
-        if words and len(found) < _MOST:
+        if len(found) == _MOST:
+            raise TooLongError(f"line {statement[0].line}: more than {_MOST} commands")
+        if words:
             found.append(Command(tuple(words), statement[0].line))
 
 
@@ -193,3 +216,8 @@ def _filled(text: str, known: Mapping[str, str]) -> str:
         return known.get(found[1] or found[2], found[0])
 
     return _VARIABLE.sub(value, text)
+
+
+def shortened(text: str) -> str:
+    """A line as a note shows it."""
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"

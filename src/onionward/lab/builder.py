@@ -10,7 +10,7 @@ from pathlib import Path
 
 from onionward.errors import LabError, RefusedError
 from onionward.lab import host as hosts
-from onionward.lab import machines
+from onionward.lab import machines, render
 from onionward.lab.answering import SilentRelayError
 from onionward.lab.lab import FILE_NAME, Lab
 from onionward.lab.network import (
@@ -65,6 +65,11 @@ def build(
 
     """
     directory = _directory(name)
+    if Path(render.NETWORK_TORRC).exists():
+        raise RefusedError(
+            "this is a machine of a lab already, and none is built inside it; nothing was touched",
+            "leave it (exit), then: onionward lab up",
+        )
     _check_machine()
     try:
         system.make_directory(ROOT)

@@ -286,6 +286,11 @@ def resolv_conf(resolver: str = topology.DNS4) -> str:
     return f"nameserver {resolver}\n"
 
 
+def useradd_defaults() -> str:
+    """The /etc/default/useradd of a machine: where homes are made."""
+    return f"HOME={topology.HOMES}\nSHELL=/bin/sh\n"
+
+
 def etc_hosts(machine: Machine) -> str:
     """The /etc/hosts of a machine."""
     lines = [f"127.0.0.1 localhost {machine.name}", "::1 localhost"]

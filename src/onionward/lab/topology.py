@@ -148,6 +148,10 @@ CONTAINER = Machine("container", "198.18.9.2", "2001:db8:9::2", "container0", BR
 MACHINES = (HOST, NEIGHBOUR, GATEWAY, *CLIENTS, CONTAINER)
 
 
+HOMES = "/run/onionward-lab/home"
+"""Directory of the homes of accounts in a machine of the lab."""
+
+
 @dataclass(frozen=True)
 class Account:
     """An account of a machine, with a group of the same name and number.
@@ -166,7 +170,7 @@ class Account:
     @property
     def home(self) -> str:
         """Its home directory, in the machine's own /run."""
-        return f"/run/onionward-lab/home/{self.name}"
+        return f"{HOMES}/{self.name}"
 
 
 ACCOUNTS = (Account("alice", 61001), Account("bob", 61002, 900000), Account("carol", 61003))

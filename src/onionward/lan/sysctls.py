@@ -122,7 +122,7 @@ def _learners(system: System, proc_sys: Path) -> tuple[str, ...]:
     if not (proc_sys / "net/ipv6").is_dir():
         return ()
     argv = ["ip", "-6", "-j", "route", "show", "table", "all", "proto", "ra"]
-    routes = json.loads(system.query(argv) or "[]")
+    routes = json.loads(system.query(argv) or "[]", strict=False)
     return tuple(dict.fromkeys(r["dev"] for r in routes if "dev" in r))
 
 

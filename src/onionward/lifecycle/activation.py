@@ -86,6 +86,8 @@ def up_under_lock(system: System, request: Request, paths: Paths, report: Report
     for limit in limits:
         report.warn(limit)
     _look_at_boot(request.config, facts, report)
+    if previous is not None and previous.config not in ("", (place := request.config.source.place)):
+        report.step(f"{previous.config} was in force; {place} takes its place")
     activation = _Activation(
         system, request, paths, report, facts, previous, limits=limits, since_boot=since_boot
     )
@@ -200,7 +202,7 @@ class _Activation:
         self._facts = replace(self._facts, users=users)
         created = [name for name in names if name not in found]
         for name in created:
-            self._report.step(f"account {name} created")
+            self._report.step(f"account {name} created; it stays after `onionward down`")
         if created and (ways := ways_around(self._system, self._config, self._facts)):
             raise ConfigError(ways)
 
@@ -240,6 +242,7 @@ class _Activation:
         before = self._reach_before()
         if before is not None and after.lacks(before):
             self._give_up(before)
+            self._name_the_given_up(without_kept)
         policy = without_kept.keeping(
             flows.kept(self._system, without_kept, self._own), self._client_flows(before)
         )
@@ -307,6 +310,11 @@ class _Activation:
             client_flows.end(self._system, remembered, self._journal.stamp)
         self._report.step("cut: connections through Tor, because not everything stays routed")
 
+    def _name_the_given_up(self, policy: Policy) -> None:
+        stays = scopes(policy)
+        if gone := [words for words in self._journal.scopes if words not in stays]:
+            self._report.warn(f"no longer so: {'; '.join(gone)}")
+
     def _expect(self, after: flows.Reach) -> None:
         """Write down what will be routed, before it is: `down` cuts that."""
         if not self._paths.state.is_dir():
@@ -354,7 +362,7 @@ class _Activation:
     def _enter(self, entered: state.State, policy: Policy, digest: str) -> None:
         """Write down which rules are in force."""
         journal = replace(
-            self._journal, config=self._config.source.name, scopes=list(scopes(policy))
+            self._journal, config=self._config.source.place, scopes=list(scopes(policy))
         )
         if entered == "routed":
             applied.save(self._system, self._paths, self._config)

@@ -103,7 +103,10 @@ def _activation(system: System, paths: Paths) -> Journal:
 def _uids(name: str) -> tuple[tuple[int, int], ...]:
     found = accounts.find_user(name)
     if found is None:
-        raise RefusedError(f"there is no account {name!r}; nothing was touched")
+        raise RefusedError(
+            f"there is no account {name!r}; nothing was touched",
+            "give its login name, as `onionward status` shows it",
+        )
     return tuple((uids.first, uids.last) for uids in found.uids)
 
 

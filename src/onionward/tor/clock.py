@@ -6,11 +6,11 @@ it takes for an accident, at its start and whenever it fetches a directory later
 
 from __future__ import annotations
 
-import os
 import re
 from itertools import pairwise
 from typing import NamedTuple
 
+from onionward import regular_file
 from onionward.paths import Paths
 from onionward.printable import printable
 
@@ -74,8 +74,6 @@ def last(log: str) -> Skew | None:
 def read(paths: Paths) -> Skew | None:
     """What the log of onionward's tor says; None as well when there is none."""
     try:
-        with paths.tor_log.open("rb") as log:
-            log.seek(max(0, os.fstat(log.fileno()).st_size - _READ))
-            return last(log.read().decode(errors="replace"))
+        return last(regular_file.read(paths.tor_log, last=_READ).decode(errors="replace"))
     except OSError:
         return None

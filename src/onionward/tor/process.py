@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import stat
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -164,12 +165,25 @@ def start(system: System, text: str, paths: Paths, account: Account, cgroup: Pat
     _give_files(system, paths.tor_data, owner)
     # left by a tor that was killed; it would look as if the new one were listening
     system.remove_file(paths.control_socket)
+    _remove_foreign_log(system, paths)
     system.write_file(paths.torrc, text)
     try:
         with _inside(system, cgroup):
             system.change(command(paths.torrc), timeout=60)
     except CommandError as error:
         raise TorError(f"tor did not start: {complaint(error.stderr)}") from error
+
+
+def _remove_foreign_log(system: System, paths: Paths) -> None:
+    """A pipe there would have tor wait for ever, a link have it write elsewhere."""
+    try:
+        mode = paths.tor_log.lstat().st_mode
+    except FileNotFoundError:
+        return
+    if stat.S_ISDIR(mode):
+        raise TorError(f"{paths.tor_log} is a directory: tor cannot write its log", "remove it")
+    if not stat.S_ISREG(mode):
+        system.remove_file(paths.tor_log)
 
 
 def _give_files(system: System, directory: Path, owner: tuple[int, int]) -> None:

@@ -132,7 +132,7 @@ def read(system: System, wanted: str) -> Uplink:
 
     def asked(*words: str) -> list[dict[str, Any]]:
         # `ip` prints nothing where there is nothing
-        return list(json.loads(system.query(["ip", "-j", *words]) or "[]"))
+        return list(json.loads(system.query(["ip", "-j", *words]) or "[]", strict=False))
 
     links = asked("address", "show")
     routes4, routes6 = (asked(v, "route", "show", "default") for v in ("-4", "-6"))
@@ -157,8 +157,14 @@ def choose(
             "name the interface to try: onionward verify --interface NAME",
         )
     if device not in found:
-        raise RefusedError(f"there is no interface {device}")
+        names = ", ".join(name for name, link in found.items() if not _is_loopback(link))
+        raise RefusedError(f"there is no interface {device}", f"there are: {names or 'none'}")
     link = found[device]
+    if _is_loopback(link):
+        raise RefusedError(
+            f"{device} leads nowhere: nothing that is sent there leaves this machine",
+            "left out, --interface is that of the default route",
+        )
     ours = [a for a in link.get("addr_info", ()) if a.get("local")]
     four = next((a for a in ours if a["family"] == "inet"), None)
     six = next((a for a in ours if a["family"] == "inet6" and a.get("scope") == "global"), None)
@@ -183,6 +189,10 @@ def choose(
         routes4=any(dev == device for dev, _ in ways4),
         routes6=any(dev == device for dev, _ in ways6),
     )
+
+
+def _is_loopback(link: Mapping[str, Any]) -> bool:
+    return "LOOPBACK" in link.get("flags", ())
 
 
 def _ways(routes: Entries) -> list[tuple[str, str]]:
