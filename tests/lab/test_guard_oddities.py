@@ -51,6 +51,52 @@ def test_names_that_nft_cannot_be_told(routed: Machine, name: str) -> None:
     until_whole(routed)
 
 
+def test_a_name_that_steers_terminals(routed: Machine) -> None:
+    """No command falls over it, `down` least of all, and none of it reaches a terminal."""
+    make = "ip link add name \"$(printf 'q\\033[31m')\" type veth peer name far0"
+    routed.output("sh", "-c", make)
+    try:
+        until("the guard has seen it", lambda: "far0" in str(routed.status()["problems"]), 60)
+        known = [("status", 0), ("doctor", 1), ("check", 2), ("up", 2), ("verify", 0), ("down", 0)]
+        shown = []
+        for command, expected in known:
+            done = routed.onionward(command, *(("--only", "dns") if command == "verify" else ()))
+            assert done.returncode == expected, (command, done.stdout, done.stderr)
+            shown.append(done)
+        said = "".join(done.stdout + done.stderr for done in shown)
+        assert "q?[31m" in said
+        assert "\033" not in said
+        assert "Traceback" not in said
+        assert "Traceback" not in events(routed)
+    finally:
+        routed.run("ip", "link", "delete", "far0")
+    routed.up()
+    until_whole(routed)
+
+
+def test_pipes_in_place_of_files_hold_nobody_up(routed: Machine) -> None:
+    log = "/run/onionward/tor/log"
+    routed.output("sh", "-c", f"mv {log} {log}.away; mkfifo {log}")
+    (tor,) = routed.tor_pids()
+    assert routed.run("timeout", "20", "onionward", "doctor").returncode in (0, 1)
+    assert routed.status()["state"] == "routed"
+    routed.output("kill", "-KILL", str(tor))
+    until_whole(routed)
+    assert routed.tor_pids() != [tor]
+    assert routed.path(log).is_file()
+
+    journal = routed.path("/var/lib/onionward/journal.json")
+    aside = journal.with_name("aside")
+    journal.rename(aside)
+    try:
+        routed.output("mkfifo", "/var/lib/onionward/journal.json")
+        done = routed.onionward("status")
+        assert done.returncode == 1
+        assert "journal.json cannot be read: it is no regular file" in done.stderr
+    finally:
+        aside.rename(journal)
+
+
 def test_what_runs_in_a_container_is_not_of_the_machine_around_it(routed: Machine) -> None:
     """It is called the same, and seen from here: `down` here must not end it there."""
     there = {entry.name for entry in Path("/proc").iterdir() if is_called_guard(entry)}

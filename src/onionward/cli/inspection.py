@@ -205,9 +205,7 @@ def import_command(config_path: str | None, files: tuple[str, ...]) -> None:
 @click.option(
     "--state",
     type=click.Choice(["routed", "blocked"]),
-    default="routed",
-    show_default=True,
-    help="What the machine is.",
+    help="What the machine is to be; default: routed.",
 )
 @click.argument("protocol")
 @click.argument("address")
@@ -217,7 +215,7 @@ def explain(
     ctx: click.Context,
     /,
     config_path: str | None,
-    state: Literal["routed", "blocked"],
+    state: Literal["routed", "blocked"] | None,
     protocol: str,
     address: str,
     port: int | None,
@@ -235,8 +233,9 @@ def explain(
 
     config = load(ctx, config_path)
     question = preview.Question(protocol.lower(), address, port, **sender)
-    _note_what_is_in_force(config, state)
-    click.echo(preview.explain(system_of(ctx), config, question, state))
+    # who names a state knows that it need not be that of now
+    _note_what_is_in_force(config, "" if state else "routed")
+    click.echo(preview.explain(system_of(ctx), config, question, state or "routed"))
 
 
 def _note_what_is_in_force(config: Config, asked: str = "") -> None:
