@@ -65,7 +65,7 @@ MEASURING := tests/cli tests/lab/test_speed.py tests/lab/test_app_rootless_speed
 test: lint
 	tools/install-dependencies deb
 	$(BIN)/pytest $(MEASURING) || $(AGAIN) $(MEASURING)
-	$(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder $(addprefix --ignore=,$(MEASURING)) \
+	$(BIN)/pytest -n 4 --dist loadfile --no-loadscope-reorder $(addprefix --ignore=,$(MEASURING)) \
 		$(OTHERS) || $(AGAIN) $(OTHERS)
 
 OTHERS := tests/machines tests/lab tests/kernel tests/golden tests/pf tests/unit
