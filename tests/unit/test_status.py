@@ -173,6 +173,27 @@ def test_up_has_not_finished(paths: Paths, running: list[int]) -> None:
     assert to_text(found).startswith("blocked: nothing of the scopes below leaves but tor itself")
 
 
+def test_the_guard_is_at_work(
+    paths: Paths, running: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody who is frightened is to be told of `down`, which opens the network."""
+    assert running
+    activated(paths, BLOCKED, state="blocked", undo={"guard": {}})
+    monkeypatch.setattr("onionward.backend.is_guarded", lambda _system: True)
+    found = gather(machine(BLOCKED), paths)
+    assert found.state == "blocked"
+    assert "the guard is putting it right" in found.problems[0]
+    assert "down" not in found.problems[0]
+
+
+def test_names_of_others_steer_no_terminal(paths: Paths, running: list[int]) -> None:
+    assert running
+    activated(paths, INET + NETDEV, config="/etc/\033[31m.toml")
+    shown = to_text(gather(machine(INET + NETDEV), paths))
+    assert "config    /etc/?[31m.toml" in shown
+    assert "\033" not in shown
+
+
 def test_somebody_has_written_resolv_conf(paths: Paths, running: list[int]) -> None:
     assert running
     activated(paths, INET + NETDEV)
