@@ -429,3 +429,20 @@ def test_nothing_is_run(tmp_path: Path) -> None:
 @given(st.lists(st.sampled_from([*DESCENDANT.split(), "for", "do", "done", "'", '"', "\n", "{"])))
 def test_whatever_it_is_a_configuration_comes_out(words: list[str]) -> None:
     imported(("any.sh", " ".join(words)))
+
+
+def test_ipv6_that_is_switched_on_again_is_not_called_switched_off() -> None:
+    _, text = imported(
+        (
+            "stop.sh",
+            "sysctl -w net.ipv6.conf.all.disable_ipv6=0\n"
+            + "iptables -t nat -A OUTPUT -p tcp -j REDIRECT --to-ports 9040\n",
+        )
+    )
+    assert "switched off" not in text
+    assert "there was not one rule for IPv6" in text
+
+
+def test_a_redirection_of_what_is_printed_is_no_separator() -> None:
+    words = [c.words for c in commands("a 2>&1\nb >&2 && c\nd &>/dev/null\ne & f\n")]
+    assert [w[0] for w in words] == ["a", "b", "c", "d", "e", "f"]

@@ -131,6 +131,11 @@ def _is_path_of(word: str, program: str) -> bool:
 def _besides(program: str, command: Command, place: str, found: Found) -> None:
     words = " ".join(command.words)
     if program in ("sysctl", "echo") and "disable_ipv6" in words:
+        if re.search(r"disable_ipv6\s*=\s*0\b|^echo\s+0\b", words):
+            found.leave_out(
+                place, f"{shortened(words)}: IPv6 goes through Tor like IPv4, and stays on"
+            )
+            return
         found.ip6 = True
         found.change(place, "IPv6 was switched off: it goes through Tor like IPv4, and may stay on")
     elif program == "sysctl":

@@ -85,6 +85,10 @@ def _tokens(text: str) -> Iterator[Token]:
             place = text.find("\n", place)
             place = len(text) if place < 0 else place
             continue
+        if char == "&" and (word.endswith((">", "<")) or text[place + 1 : place + 2] == ">"):
+            # of a redirection (2>&1, >&2, &>FILE): it separates nothing
+            begun, word, place = begun or line, word + char, place + 1
+            continue
         if char.isspace() or char in ";&|()":
             if word:
                 yield Token(word, begun, separates=False)
