@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tomllib
+from itertools import permutations
 from pathlib import Path
 
 import pytest
@@ -299,6 +300,15 @@ LOCAL = "bypass = 192.168.5.0/24"
             f"{NAT} -I OUTPUT -p tcp -d 192.168.5.0/24 -j RETURN\n{HOST_RULE}",
             {HOST, LOCAL},
             "192.168.5.0/24 was excepted for TCP",
+        ),
+        # what is redirected before an exception from it, and after
+        *(
+            (
+                "\n".join([*rules, HOST_RULE]),
+                {HOST, "bypass = 10.0.0.0/9, 10.128.0.0/10"},
+                "10.0.0.0/8 is reached directly but for 10.192.0.0/10, which goes to tor",
+            )
+            for rules in permutations((ONION_RULE, f"{NAT} -A OUTPUT -d 10.0.0.0/8 -j RETURN"))
         ),
         # an exception that is taken back is none; what else is taken back is said
         (

@@ -174,7 +174,9 @@ def _execute(command: Command, first: int, become: Callable[[], None]) -> NoRetu
         # by its name: what is hidden in the run is no place to start from
         os.chdir(command.directory)
     except OSError as error:
-        _last_words(f"the working directory is not seen in a run: {error}", FAILED)
+        why = os.strerror(error.errno or 0)
+        place = f"{command.directory}: {why}; cd to another one, / for example"
+        _last_words(f"the working directory is not seen in a run: {place}", FAILED)
     kernel.close_all_but(command.descriptors)
     for number in (signal.SIGPIPE, getattr(signal, "SIGXFSZ", signal.SIGPIPE)):
         # Python ignores these

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 from onionward.errors import RefusedError
 from onionward.importing import firehol, netfilter, pf
 from onionward.importing.found import Found, Note
 from onionward.importing.words import TooLongError, has_branches
-from onionward.networks import overlapping
+from onionward.networks import Network, overlapping
 from onionward.printable import printable
 
 # where names may be mapped, tried in this order when what was there does not do
@@ -120,6 +121,8 @@ def _settle(found: Found) -> None:
         for network, place in found.bypass.items():
             found.leave_out(place, f"{network}: nothing is bypassed where this host is not routed")
         found.bypass.clear()
+    for mapped, place in found.mapped.items():
+        _cut_out(mapped, place, found)
     for network, place in found.bypass.items():
         found.change(
             place,
@@ -139,6 +142,21 @@ def _settle(found: Found) -> None:
             "", "no rule says who goes through Tor: everything that this machine sends does"
         )
     _settle_virtual(found)
+
+
+def _cut_out(mapped: Network, place: str, found: Found) -> None:
+    """What was redirected is not bypassed, whichever of the two rules stood first."""
+    network: Any
+    for network, excepted in list(found.bypass.items()):
+        if network.version != mapped.version or not mapped.subnet_of(network):
+            continue
+        del found.bypass[network]
+        found.kept.pop(Note(excepted, f"{network} is reached directly"), None)
+        rest = network.address_exclude(mapped)
+        found.bypass |= dict.fromkeys(sorted(rest), excepted)
+        found.change(
+            excepted, f"{network} is reached directly but for {mapped}, which goes to tor ({place})"
+        )
 
 
 def _settle_virtual(found: Found) -> None:

@@ -36,6 +36,7 @@ class Found:
         virtual: where names are mapped.
         exits: countries of exits, by the key of the configuration.
         bridges: lines of bridges.
+        mapped: networks that rules redirected, besides everything, each with the place.
         accepted: networks that a filter let out, each with the place.
         refused: where what nothing else takes is refused to leave; "" where it is not.
         use_bridges: where a torrc wants bridges; "" where it does not.
@@ -62,6 +63,7 @@ class Found:
     virtual: dict[int, tuple[Network, str]] = field(default_factory=dict)
     exits: dict[str, tuple[str, ...]] = field(default_factory=dict)
     bridges: list[str] = field(default_factory=list)
+    mapped: dict[Network, str] = field(default_factory=dict)
     accepted: dict[Network, str] = field(default_factory=dict)
     refused: str = ""
     use_bridges: str = ""

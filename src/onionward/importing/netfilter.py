@@ -138,6 +138,15 @@ def _besides(program: str, command: Command, place: str, found: Found) -> None:
             return
         found.ip6 = True
         found.change(place, "IPv6 was switched off: it goes through Tor like IPv4, and may stay on")
+    elif program in ("start", "stop", "restart", "status", "function"):
+        # where a function is made; its commands are looked at by themselves
+        return
+    elif program in ("iptables-save", "ip6tables-save", "iptables-restore", "ip6tables-restore"):
+        found.leave_out(
+            place, f"{program}: rules of others stay as they are, and come back as such"
+        )
+    elif program in ("cp", "mv", "rm", "ln") and "resolv.conf" in words:
+        found.keep(place, "resolv.conf: onionward puts its own there, and the old one back")
     elif program == "sysctl":
         found.leave_out(place, f"{words}: kernel settings are onionward's own matter")
     elif program == "nameserver":
@@ -231,6 +240,7 @@ def _redirected_network(destination: str, place: str, found: Found) -> None:
             "this machine sends does now",
         )
         return
+    found.mapped |= {network: place for network in networks if network is not None}
     if destination not in known:
         found.keep(place, f"{destination} goes to tor")
     found.onion = True
