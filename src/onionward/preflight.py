@@ -95,6 +95,12 @@ def _log_problems(config: Config) -> Iterator[tuple[KeyPath, str]]:
         yield ("log", "attempts"), f"{path.parent} is no directory; make it, or name another file"
     elif path.is_symlink() or (path.exists() and not path.is_file()):
         yield ("log", "attempts"), f"{path} is no plain file; links are not followed"
+    elif path.exists() and path.stat().st_uid != 0:
+        yield (
+            ("log", "attempts"),
+            f"{path} belongs to another account than root, which would read it; remove it, or "
+            "name another file",
+        )
 
 
 def _account_problems(config: Config, facts: Facts) -> Iterator[tuple[KeyPath, str]]:

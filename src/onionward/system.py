@@ -12,6 +12,7 @@ import errno
 import fcntl
 import os
 import signal
+import stat
 import subprocess
 import sys
 import threading
@@ -233,11 +234,19 @@ class System:
         self.sync_directory(path.parent)
 
     def append(self, path: Path, text: str, *, mode: int = 0o600) -> None:
-        """Add to the end of a file, which is made if need be; a link is not followed."""
+        """Add to the end of a file of ours, which is made if need be.
+
+        A link is not followed, and a pipe that somebody puts there does not hold anybody up.
+        """
         self.effect(f"append to {path}")
-        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK
         descriptor = os.open(path, flags, mode)
         with os.fdopen(descriptor, "w", encoding="utf-8", errors="surrogateescape") as file:
+            found = os.fstat(descriptor)
+            if not stat.S_ISREG(found.st_mode):
+                raise OSError(errno.EINVAL, "it is no regular file", str(path))
+            if found.st_uid != os.geteuid():
+                raise OSError(errno.EPERM, "it belongs to another account", str(path))
             file.write(text)
 
     def sync_directory(self, directory: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 import re
 import socket
 import struct
@@ -191,6 +192,33 @@ class TestRecord:
         # the second, the fourth, the eighth …
         assert [json.loads(line)["times"] for line in lines] == [2**n for n in range(1, 10)]
         assert kept.log.stat().st_mode & 0o777 == 0o600
+
+    @pytest.mark.parametrize("has_reader", [False, True])
+    def test_a_pipe_in_the_place_of_the_log_holds_nobody_up(
+        self, tmp_path: Path, *, has_reader: bool
+    ) -> None:
+        log = tmp_path / "log"
+        os.mkfifo(log)
+        reader = os.open(log, os.O_RDONLY | os.O_NONBLOCK) if has_reader else None
+        complaints: list[str] = []
+        kept = Record(LocalSystem(), tmp_path / "attempts.json", complaints.append)
+        kept.log = log
+        kept.add(QUIC, FIREFOX)
+        assert "attempts are not on disk" in "".join(complaints)
+        if reader is not None:
+            os.close(reader)
+
+    @pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+    def test_a_log_of_another_account_gets_nothing(self, tmp_path: Path) -> None:
+        log = tmp_path / "log"
+        log.touch()
+        os.chown(log, 65534, 65534)
+        complaints: list[str] = []
+        kept = Record(LocalSystem(), tmp_path / "attempts.json", complaints.append)
+        kept.log = log
+        kept.add(QUIC, FIREFOX)
+        assert "belongs to another account" in "".join(complaints)
+        assert log.read_text() == ""
 
     def test_a_link_in_the_place_of_the_log_is_not_followed(
         self, kept: Record, complaints: list[str], tmp_path: Path

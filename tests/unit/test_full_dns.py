@@ -38,6 +38,7 @@ def test_resolvers_are_written_as_unbound_reads_them(text: str, written: str) ->
         ("9.9.9.9@", "is not a port"),
         ("9.9.9.9@0", "is not a port"),
         ("9.9.9.9@65536", "is not a port"),
+        pytest.param(f"9.9.9.9@{'0' * 4400}53", "is not a port", id="thousands of digits"),
         ("9.9.9.9@٥٣", "is not a port"),
         ("9.9.9.9#", "is not the name of a server"),
         ("9.9.9.9#a\nb", "is not the name of a server"),

@@ -64,7 +64,7 @@ def read(text: str) -> Resolver:
         raise NoResolverError(f"Tor cannot reach {host}, which is no address of the Internet")
     if has_name and not _NAME.fullmatch(name):
         raise NoResolverError(f"{name!r} is not the name of a server; write {EXAMPLE}")
-    if has_port and not (number.isascii() and number.isdecimal() and 1 <= int(number) <= 65535):
+    if has_port and not (re.fullmatch(r"\d{1,5}", number, re.ASCII) and 1 <= int(number) <= 65535):
         raise NoResolverError(f"{number!r} is not a port; ports are 1 to 65535")
     port = int(number) if has_port else _TLS_PORT if has_name else _PORT
     return Resolver(address, port, name)
