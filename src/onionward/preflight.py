@@ -91,6 +91,14 @@ def _log_problems(config: Config) -> Iterator[tuple[KeyPath, str]]:
     path = config.log.attempts
     if path is None:
         return
+    try:
+        yield from _path_problems(path)
+    except OSError as error:
+        words = f"it cannot be looked at: {error.strerror}"
+        yield ("log", "attempts"), words
+
+
+def _path_problems(path: Path) -> Iterator[tuple[KeyPath, str]]:
     if not path.parent.is_dir():
         yield ("log", "attempts"), f"{path.parent} is no directory; make it, or name another file"
     elif path.is_symlink() or (path.exists() and not path.is_file()):

@@ -264,18 +264,20 @@ def _without_boot(system: System, paths: Paths) -> Status:
             "original back below it"
         )
     guarded: Literal["running", "suspended", "ended", "none"] = "none"
+    is_whole = held is not None and decides.digest(held) == journal.digest
+    hold = "the rules hold, but " if is_whole else ""
     if has_guard:
         guarded = "running" if is_guarded or _is_guarded(system, paths) else "ended"
     if guarded == "running" and _is_guard_suspended(paths):
         guarded = "suspended"
         problems.append(
-            "the guard is suspended: the rules hold, but nothing puts back what others change; "
+            f"the guard is suspended: {hold}nothing puts back what others change; "
             "`onionward up` starts another"
         )
     if guarded == "ended":
-        hold = "the rules hold, but nothing puts them back if others remove them; "
         problems.append(
-            f"the guard has ended: {'' if held is None else hold}`onionward up` starts it again"
+            f"the guard has ended: {hold}nothing puts back what others change; `onionward up` "
+            "starts it again"
         )
     left = None
     if "confirm" in journal.undo:

@@ -13,7 +13,7 @@ import ipaddress
 import re
 from typing import NamedTuple
 
-from onionward.networks import Address
+from onionward.networks import Address, contains
 
 PLAIN = ""
 """A bridge without a transport: Tor's own protocol to an address that no list has."""
@@ -27,6 +27,13 @@ _REFUSED = {
     "meek_lite": _NAMES_FIRST,
     "webtunnel": _NAMES_FIRST,
 }
+# nobody's, IPv4 written as IPv6, and what means nothing without an interface
+_NOBODYS = tuple(
+    map(
+        ipaddress.ip_network,
+        ("0.0.0.0/8", "240.0.0.0/4", "::/96", "::ffff:0:0/96", "fe80::/10"),
+    )
+)
 _CERT_BYTES = 52  # node id and public key (obfs4 specification, 5)
 _ARGUMENT = re.compile(r'([A-Za-z0-9_-]+)=([^\s"#\\]+)')
 
@@ -117,7 +124,7 @@ def _place(word: str) -> tuple[Address, int]:
         raise NoBridgeError(
             f"{text!r} is not an address; names are not looked up before there is Tor"
         ) from None
-    if address.is_loopback or address.is_multicast or address.is_unspecified or "%" in text:
+    if address.is_loopback or address.is_multicast or contains(_NOBODYS, address) or "%" in text:
         raise NoBridgeError(f"{text} cannot be the address of a bridge")
     port = int(found[3])
     if not 1 <= port <= 65535:

@@ -8,6 +8,7 @@ what could not be read keeps its default until everything has been reported.
 
 from __future__ import annotations
 
+import errno
 import ipaddress
 import re
 import tomllib
@@ -382,13 +383,24 @@ _READERS: Mapping[object, Callable[[object], object]] = {
 }
 
 
+def _small_file(path: Path) -> str:
+    # a pipe would be waited for, and a device has no end
+    if path.exists() and not path.is_file():
+        raise OSError(errno.EINVAL, "it is no regular file")
+    with path.open("rb") as file:
+        raw = file.read(_LARGEST + 1)
+    if len(raw) > _LARGEST:
+        raise OSError(errno.EFBIG, "it is too large")
+    return raw.decode()
+
+
 def _with_network(config: Config) -> Config:
     path = config.tor.network
     if path is None:
         return config
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        text = _small_file(path)
+    except (OSError, ValueError) as error:
         words = f"{path} cannot be read: {getattr(error, 'strerror', None) or 'not UTF-8'}"
         raise ConfigError([config.source.locate(("tor", "network"), words)]) from None
     problems = list(_network_problems(path, text))

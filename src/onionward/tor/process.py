@@ -166,7 +166,8 @@ def start(system: System, text: str, paths: Paths, account: Account, cgroup: Pat
     # left by a tor that was killed; it would look as if the new one were listening
     system.remove_file(paths.control_socket)
     _remove_foreign_log(system, paths)
-    system.write_file(paths.torrc, text)
+    # bridges are nobody else's business; tor reads it again by its group's right
+    system.write_file(paths.torrc, text, mode=0o640, owner=(0, account.gid))
     try:
         with _inside(system, cgroup):
             system.change(command(paths.torrc), timeout=60)

@@ -8,7 +8,7 @@ import pwd
 from dataclasses import dataclass
 from pathlib import Path
 
-from onionward import applied, config, pauses, state
+from onionward import applied, config, pauses, state, status
 from onionward.accounts import find_user
 from onionward.errors import RefusedError
 from onionward.facts import Facts, cgroup_mount, gather
@@ -26,13 +26,14 @@ class Machine:
     """What is in force here, as far as the caller may know.
 
     Attributes:
-        state: "routed", "blocked" or "unknown".
+        state: "routed", "blocked", "open" or "unknown".
         policy: None when it may not be read.
         facts: the same.
         tor_account: its name, or "".
         group: the control group of tor's service, or None.
         rights: of the caller.
         ordinary: an account without rights that no rule names; the caller's own without root.
+        problems: what `status` finds wrong.
 
     """
 
@@ -43,6 +44,7 @@ class Machine:
     group: Path | None
     rights: plan.Rights
     ordinary: str
+    problems: tuple[str, ...] = ()
 
 
 def look(system: System, paths: Paths) -> Machine:
@@ -76,7 +78,9 @@ def look(system: System, paths: Paths) -> Machine:
         paused=(pause.user() for pause in pauses.lasting(journal)),
     )
     name = account.name if account else ""
-    return Machine(journal.state, policy, facts, name, group, "root", _ordinary(policy))
+    now = status.gather(system, paths)
+    ordinary, problems = _ordinary(policy), tuple(now.problems)
+    return Machine(now.state, policy, facts, name, group, "root", ordinary, problems)
 
 
 def _group(paths: Paths) -> Path | None:
@@ -163,6 +167,7 @@ def notes(machine: Machine) -> tuple[str, ...]:
     if policy is None:
         return ("which policy is in force only root may know: this account alone was tried",)
     return (
+        *(f"status: {words}" for words in machine.problems),
         *(
             f"clients behind {lan.interface} were not tried: what they send begins with them"
             for lan in policy.lans

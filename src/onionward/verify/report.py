@@ -99,7 +99,7 @@ class Report:
         onionward: version of the program.
         machine: its name.
         kernel: its version.
-        state: "routed" or "blocked"; "unknown" to whom may not read it.
+        state: "routed", "blocked" or "open"; "unknown" to whom may not read it.
         scopes: who is routed, in words.
         policy: in words, a line each.
         interface: the one that probes would leave by.
