@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 from pathlib import Path
 from textwrap import dedent
 
@@ -567,3 +568,12 @@ def test_another_tor_network_that_cannot_be_read(tmp_path: Path) -> None:
     (tmp_path / "lines").unlink()
     with pytest.raises(ConfigError, match=r"o\.toml:2: tor\.network: .*No such file"):
         load(path)
+
+
+@pytest.mark.timeout(20)
+def test_another_tor_network_that_never_ends(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for place in ("/dev/zero", str(tmp_path / "pipe")):
+        (tmp_path / "o.toml").write_text(f"[tor]\nnetwork = {place!r}\n")
+        with pytest.raises(ConfigError, match=r"o\.toml:2: tor\.network: .* no regular file"):
+            load(tmp_path / "o.toml")

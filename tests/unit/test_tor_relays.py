@@ -107,6 +107,10 @@ def test_a_bridge(line: str, bridge: Bridge) -> None:
         (f"[192.0.2.1]:443 {ID}", "is not an address"),
         (f"127.0.0.1:443 {ID}", "cannot be the address of a bridge"),
         (f"224.0.0.1:443 {ID}", "cannot be the address of a bridge"),
+        *(
+            (f"{place}:443 {ID}", "cannot be the address of a bridge")
+            for place in ("0.1.2.3", "255.255.255.255", "[::ffff:192.0.2.1]", "[fe80::1]", "[::9]")
+        ),
         (f"bridge.example:443 {ID}", "names are not looked up"),
         ("192.0.2.1:443", "has no fingerprint"),
         (f"192.0.2.1:443 {ID[1:]}", "has no fingerprint"),
