@@ -60,7 +60,9 @@ def flush_everything(machine: Machine) -> None:
 
 def kill_guard(machine: Machine) -> None:
     for pid in machine.guard_pids():
-        machine.output("kill", "-KILL", str(pid))
+        # one that has just begun something of its own may be gone already
+        machine.run("kill", "-KILL", str(pid))
+    until("no guard is left", lambda: machine.guard_pids() == [])
 
 
 def attempt(machine: Machine, wire: Wire) -> list[str]:

@@ -90,8 +90,9 @@ def test_all_types_of_records_come_through_tor(machine: Machine) -> None:
         (service,) = lab.onions[:1]
         mapped = asked(machine, service)
         assert mapped.startswith("127."), mapped
-        page = machine.run("curl", "-sS", "-m", "90", f"http://{service}/", timeout=100)
-        assert page.returncode == 0, page.stderr
+        # on a busy machine a relay of the private network may not answer for a while
+        visit = ("curl", "-sS", "-m", "30", f"http://{service}/")
+        until("the service answers", lambda: machine.run(*visit).returncode == 0, 150)
         report = machine.status()
         assert (report["full_dns"], report["problems"]) == (True, [])
         told = machine.onionward("explain", "udp", "9.9.9.9", "53").stdout
