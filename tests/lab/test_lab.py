@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from onionward.errors import LabError, RefusedError
+from onionward.errors import CommandError, LabError, RefusedError
 from onionward.lab import Host, Lab, TorNetwork, answering, build, destroy, find
 from onionward.lab.control import Control
 from onionward.lab.host import processes, start
@@ -95,7 +95,14 @@ def test_addresses_through_tor(lab: Lab, client: Control, address: str) -> None:
 
 
 def test_onion_service(lab: Lab, client: Control) -> None:
-    page = fetch(lab.hosts["host"], f"http://{lab.onion}/page", through_tor=True)
+    def visit() -> dict[str, Any] | None:
+        try:
+            return fetch(lab.hosts["host"], f"http://{lab.onion}/page", through_tor=True)
+        except CommandError:
+            # on a busy machine a relay may not answer for a while
+            return None
+
+    page = next(filter(None, (visit() for _ in range(5))))
     assert (page["host"], page["path"]) == (lab.onion, "/page")
 
 
