@@ -148,13 +148,16 @@ def apply(system: System, belt: Wanted, saved: Saved) -> None:
         present = _rules(system, version)
         routes = _routes(system, version)
         named = _destinations(belt["throws"][version])
+        # else whoever adds a route by its gateway alone gets one that leads to loopback: the kernel
+        # looks for the gateway on the link, and passes over routes that lead further
+        scope = " scope link" if version == "4" else ""
         lines = [
             f"route replace default dev lo table {table} proto {_MARK}"
             for table in (_TO_LOOPBACK, _BUT_LISTED)
             if ("default", table) not in routes
         ]
         lines += [
-            f"route replace throw {network} table {_BUT_LISTED} proto {_MARK}"
+            f"route replace throw {network} table {_BUT_LISTED} proto {_MARK}{scope}"
             for destination, network in named.items()
             if (destination, _BUT_LISTED) not in routes
         ]

@@ -113,6 +113,7 @@ def test_exactly_back(machine: Machine) -> None:
     assert machine.output("sysctl", "-n", ALL_RP_FILTER) == "2\n"
     page = json.loads(machine.output("curl", "-sS", "-m", "30", f"http://{machine.lab.web4}/"))
     assert page["client"] in machine.lab.exits
+    a_gateway_is_on_its_link(machine)
     when_it_is_gone(machine)
     # a bypassed network has its own way still
     machine.configure(CONFIG.replace("198.18.81.0/24", "198.18.82.0/24"))
@@ -129,6 +130,14 @@ def test_exactly_back(machine: Machine) -> None:
     assert "rule" not in left, left
     assert "route" not in left, left
     assert "rp_filter" not in left, left
+
+
+def a_gateway_is_on_its_link(machine: Machine) -> None:
+    """A route that somebody adds by its gateway alone leads there, and not to loopback."""
+    gateway = machine.lab.router4
+    machine.output("ip", "route", "del", "default")
+    machine.output("ip", "route", "add", "default", "via", gateway)
+    assert f"default via {gateway} dev eth0" in machine.output("ip", "route")
 
 
 def when_it_is_gone(machine: Machine) -> None:
