@@ -68,6 +68,15 @@ def never_elsewhere() -> tuple[str, ...]:
     )
 
 
+def asked_elsewhere(policy: Policy) -> tuple[str, ...]:
+    """How clients are asked what they expect, once their interface is gone or has no address.
+
+    It names a client and a destination, and without a route of their own takes the default one.
+    """
+    asked = f"meta mark {policy.stamp:#x} meta skuid 0 {FLAGS} == (syn | ack)"
+    return (f"oifname != @lans {asked} counter name escaped drop",)
+
+
 def _sources(policy: Policy) -> Chain:
     return Chain(
         "client_sources",

@@ -173,6 +173,7 @@ def _wire(policy: Policy) -> Chain:
         f"ct mark {MARK_USER:#x} counter name escaped drop",
     )
     clients = tuple(f"oifname != @lans {rule}" for rule in lan.never_elsewhere())
+    clients += lan.asked_elsewhere(policy)
     return Chain(
         "wire",
         "type filter hook postrouting priority 350; policy accept;",
