@@ -16,7 +16,8 @@ import pytest
 from onionward.lab import Lab, topology
 from tests.lab.lifecycle_effects import BLOCKED, ROUTED
 from tests.lab.lifecycle_machine import CONFIG, HERE, Machine, run_in, until
-from tests.lab.lifecycle_scopes import LAN, Stage, sent, stage
+from tests.lab.lifecycle_scopes import LAN, Stage, furnished_gateway, sent, stage
+from tests.lab.lifecycle_wire import Wire
 
 CLIENT = "client1"
 HOTPLUG = f"{LAN}hotplug = true\n"
@@ -337,3 +338,44 @@ def test_a_connection_of_the_moment_of_a_reload_is_remembered(
     held.stdin.write("tail\n")
     assert held.stdout.readline().strip() in ("ECONNRESET", "EPIPE")
     everything.assert_no_tails(done.stdout + done.stderr)
+
+
+SAY = """
+import socket, sys
+address = sys.argv[1]
+family = socket.AF_INET6 if ":" in address else socket.AF_INET
+socket.socket(family, socket.SOCK_DGRAM).sendto(b"control", (address, 9))
+"""
+
+
+@pytest.mark.parametrize("backend", ["nftables", "iptables"])
+@pytest.mark.parametrize("gone", ["link set {} down", "address flush dev {}"])
+def test_no_client_is_asked_over_another_way(lab: Lab, backend: str, gone: str) -> None:
+    """What `down` asks a client names it and its destination: that is nobody's business."""
+    clients = (lab.client4(1), lab.client6(1))
+    with furnished_gateway(lab) as machine, Wire(machine) as wire:
+        cable = Cable(machine)
+
+        def towards_clients(since: float) -> list[str]:
+            found = [packet.words for packet in wire.packets(since)]
+            return [words for words in found if any(f"> {c}" in words for c in clients)]
+
+        machine.configure(f'{LAN}[firewall]\nbackend = "{backend}"\n')
+        machine.up()
+        # open when the interface goes: no filter has forgotten these
+        for server in (lab.web4, lab.web6):
+            held = machine.script("lifecycle_client.py", "hold", server, "80", on=CLIENT)
+            assert held.stdout is not None
+            assert held.stdout.readline()
+        machine.output("ip", *gone.format(DEVICE).split())
+        try:
+            since = time.time()
+            machine.down()
+            assert towards_clients(since) == []
+            # the control: what is sent to them takes the uplink
+            since = time.time()
+            for client in clients:
+                machine.output("python3", "-I", "-c", SAY, client)
+            assert len(towards_clients(since)) == len(clients)
+        finally:
+            cable.up()

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator
 from onionward.policy import Lan
 from onionward.render.iptables.connections import kept_incoming, related_errors
 from onionward.render.iptables.family import (
+    FLAGS,
     NO_SOCKET,
     SYN_ONLY,
     Family,
@@ -69,6 +70,18 @@ def never_elsewhere(f: Family, match: str = "") -> tuple[Rule, ...]:
     """What tor answers to clients, once their interface is gone or connection tracking forgot."""
     found = (marked(MARK_CLIENT), f"-s {f.relay}")
     return (rule((f"{match} {each}".lstrip() for each in found), "escaped"),)
+
+
+def asked_elsewhere(f: Family) -> tuple[Rule, ...]:
+    """What asks clients names them; without a route of their own it would take the default one."""
+    return (rule(_asked(f), "escaped"),)
+
+
+def _asked(f: Family) -> str:
+    return (
+        f"-p tcp -m mark --mark {f.policy.stamp:#x} -m owner --uid-owner 0 "
+        f"-m tcp --tcp-flags {FLAGS} SYN,ACK"
+    )
 
 
 def turned(f: Family, *, routed: bool) -> tuple[Hook, ...]:
@@ -154,11 +167,7 @@ def _to_clients(f: Family) -> tuple[Rule, ...]:
     kernel = (*f.icmp(3),) if f.n == 4 else (*f.icmp(_LISTENER_REPORT, 1, 2),)
     return (
         # how each is asked what it expects, before its end is reset
-        rule(
-            f"-p tcp -m mark --mark {f.policy.stamp:#x} -m owner --uid-owner 0 "
-            "-m tcp --tcp-flags FIN,SYN,RST,ACK SYN,ACK",
-            "accept",
-        ),
+        rule(_asked(f), "accept"),
         rule(f"{marked(MARK_CLIENT)} {reply}", "accept", comment=Name.CLIENT_SERVICE),
         # an answer never opens anything
         rule(SYN_ONLY, "return"),

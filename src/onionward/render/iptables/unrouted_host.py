@@ -137,6 +137,7 @@ def _wire(f: Family) -> tuple[Rule, ...]:
     elsewhere = (
         *(rule(f"-o {lan.interface}", "return") for lan in policy.lans),
         *clients.never_elsewhere(f),
+        *clients.asked_elsewhere(f),
     )
     return (
         rule("-o lo", "accept"),
