@@ -90,7 +90,9 @@ def _open_closed() -> None:
 
 
 def _say(words: str) -> None:
-    sys.stderr.write(f"onionward: {words}\n")
+    from onionward.printable import printable_lines
+
+    sys.stderr.write(printable_lines(f"onionward: {words}\n"))
 
 
 if __name__ == "__main__":

@@ -13,12 +13,12 @@ for a route of that device alone, and so passes by; so do multicast and packet s
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from ipaddress import ip_network
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
 
+from onionward import iproute2
 from onionward.app.root.places import RUNS4, RUNS6
 from onionward.networks import NAME_PORTS
 from onionward.system import System
@@ -229,11 +229,7 @@ def _printed(network: str) -> str:
 def _rules(system: System, version: str) -> list[str]:
     """Ours, as `ip rule add` takes them."""
     shown = system.query(["ip", "-N", "-j", f"-{version}", "rule", "show"])
-    return [
-        _words(rule)
-        for rule in json.loads(shown or "[]", strict=False)
-        if str(rule.get("protocol")) == _MARK
-    ]
+    return [_words(rule) for rule in iproute2.entries(shown) if str(rule.get("protocol")) == _MARK]
 
 
 def _words(rule: dict[str, Any]) -> str:
@@ -263,5 +259,5 @@ def _routes(system: System, version: str) -> set[tuple[str, str]]:
         argv = ["ip", "-N", "-j", f"-{version}", "route", "show", "table", table, "proto", _MARK]
         shown = system.query(argv, accept=(0, 2)).strip()
         if len(shown) > 1:
-            found |= {(route["dst"], table) for route in json.loads(shown, strict=False)}
+            found |= {(route["dst"], table) for route in iproute2.entries(shown)}
     return found

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import ipaddress
-import json
 import os
 import pwd
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from onionward import iproute2
 from onionward.attempts.group import GROUP
 from onionward.errors import CommandError
 from onionward.networks import Address, Network
@@ -227,8 +227,7 @@ def _shown_links(system: System) -> str | None:
 
 
 def _links_of(shown: str | None) -> tuple[Link, ...]:
-    # `ip` prints control characters of names as they are
-    return parse_links(json.loads(shown, strict=False), uplinks()) if shown else ()
+    return parse_links(iproute2.entries(shown), uplinks()) if shown else ()
 
 
 def uplinks() -> frozenset[str]:
@@ -254,7 +253,7 @@ def _lines(path: Path) -> list[str]:
 
 
 def parse_links(
-    entries: list[Mapping[str, Any]], uplinks: frozenset[str] = frozenset()
+    entries: Iterable[Mapping[str, Any]], uplinks: frozenset[str] = frozenset()
 ) -> tuple[Link, ...]:
     """Interfaces out of `ip -j -d address show`, loopback left out."""
     links = []

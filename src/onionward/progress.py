@@ -102,6 +102,6 @@ class Progress:
     def _print(self, words: str) -> None:
         if self._aside:
             with contextlib.suppress(OSError):
-                os.write(2, f"{words}\n".encode(errors="replace"))
+                os.write(2, f"{printable_lines(words)}\n".encode(errors="replace"))
         else:
             say(words)

@@ -23,10 +23,21 @@ def read(path: Path, *, last: int | None = None) -> bytes:
     """
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
     with os.fdopen(descriptor, "rb") as file:
-        found = os.fstat(descriptor)
-        if not stat.S_ISREG(found.st_mode):
-            raise OSError(errno.EINVAL, "it is no regular file", str(path))
+        size = require(descriptor, path).st_size
         if last is None:
             return file.read()
-        file.seek(max(0, found.st_size - last))
+        file.seek(max(0, size - last))
         return file.read(last)
+
+
+def require(descriptor: int, path: Path) -> os.stat_result:
+    """What is known of an open file.
+
+    Raises:
+        OSError: it is no regular file.
+
+    """
+    found = os.fstat(descriptor)
+    if not stat.S_ISREG(found.st_mode):
+        raise OSError(errno.EINVAL, "it is no regular file", str(path))
+    return found

@@ -5,10 +5,10 @@ What is not redirected in a local network cannot leave; what tor listens on must
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from typing import TypedDict
 
+from onionward import iproute2
 from onionward.networks import Address, Network
 from onionward.system import System
 
@@ -99,8 +99,7 @@ def missing(system: System, saved: Saved) -> list[str]:
 
 
 def _addresses(system: System) -> frozenset[str]:
-    text = system.query(["ip", "-j", "address", "show", *_ON_LOOPBACK])
-    shown = json.loads(text or "[]", strict=False)
+    shown = iproute2.entries(system.query(["ip", "-j", "address", "show", *_ON_LOOPBACK]))
     return frozenset(a.get("local", "") for link in shown for a in link.get("addr_info", ()))
 
 

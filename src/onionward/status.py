@@ -195,6 +195,7 @@ def _without_boot(system: System, paths: Paths) -> Status:
     held, is_guarded = at_once(
         lambda: decides.read(system), lambda: has_guard and backend.is_guarded(system)
     )
+    digest = None if held is None else decides.digest(held)
     problems = []
     reach = journal.undo.get("rules", {})
     now: Literal["blocked", "routed", "open"] = (
@@ -221,7 +222,7 @@ def _without_boot(system: System, paths: Paths) -> Status:
                 else "`onionward up` or `onionward down` has not finished: `onionward up` goes on, "
                 "`onionward down` puts everything back"
             )
-        if now == journal.state and journal.digest and decides.digest(held) != journal.digest:
+        if now == journal.state and journal.digest and digest != journal.digest:
             problems.append(
                 "the rules are not the ones that were loaded: an interface is gone, or another "
                 "program changed them; `onionward up` puts them right"
@@ -264,8 +265,7 @@ def _without_boot(system: System, paths: Paths) -> Status:
             "original back below it"
         )
     guarded: Literal["running", "suspended", "ended", "none"] = "none"
-    is_whole = held is not None and decides.digest(held) == journal.digest
-    hold = "the rules hold, but " if is_whole else ""
+    hold = "the rules hold, but " if digest == journal.digest else ""
     if has_guard:
         guarded = "running" if is_guarded or _is_guarded(system, paths) else "ended"
     if guarded == "running" and _is_guard_suspended(paths):

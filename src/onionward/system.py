@@ -12,7 +12,6 @@ import errno
 import fcntl
 import os
 import signal
-import stat
 import subprocess
 import sys
 import threading
@@ -21,6 +20,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, overload
 
+from onionward import regular_file
 from onionward.errors import CommandError
 
 Result = TypeVar("Result")
@@ -242,10 +242,7 @@ class System:
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK
         descriptor = os.open(path, flags, mode)
         with os.fdopen(descriptor, "w", encoding="utf-8", errors="surrogateescape") as file:
-            found = os.fstat(descriptor)
-            if not stat.S_ISREG(found.st_mode):
-                raise OSError(errno.EINVAL, "it is no regular file", str(path))
-            if found.st_uid != os.geteuid():
+            if regular_file.require(descriptor, path).st_uid != os.geteuid():
                 raise OSError(errno.EPERM, "it belongs to another account", str(path))
             file.write(text)
 

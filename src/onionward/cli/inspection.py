@@ -119,6 +119,7 @@ def check(ctx: click.Context, config_path: str | None, resolver: str | None) -> 
 @click.option(
     "--state",
     type=click.Choice(["routed", "blocked"]),
+    default="routed",
     help="For which state rules are shown; default: routed.",
 )
 @click.option(
@@ -133,7 +134,7 @@ def check(ctx: click.Context, config_path: str | None, resolver: str | None) -> 
 )
 @click.pass_context
 def show(
-    ctx: click.Context, /, config_path: str | None, what: str, state: str | None, **of_pf: Any
+    ctx: click.Context, /, config_path: str | None, what: str, state: str, **of_pf: Any
 ) -> None:
     """Print the policy or what is rendered from it; touch nothing.
 
@@ -155,7 +156,6 @@ def show(
         raise RefusedError(
             f"--state is for nftables, iptables and pf; `onionward show {what}` is one for all"
         )
-    state = state or "routed"
     config = load(ctx, config_path)
     if bsd := bsd_commands():
         click.echo(bsd.show(system_of(ctx), config, what, state, bsd.Wanted(**of_pf)), nl=False)

@@ -5,6 +5,7 @@ FILE … ──► words, rules ──► Found ──► onionward.toml, with w
 
 from __future__ import annotations
 
+import copy
 import ipaddress
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -32,7 +33,7 @@ def read(files: Iterable[tuple[str, str]]) -> Found:
     found = Found()
     branched: list[str] = []
     for name, text in files:
-        before = found.notes()
+        before = copy.deepcopy(found)
         text = text.removeprefix("\ufeff")
         if "\0" in text:
             raise RefusedError(
@@ -52,7 +53,7 @@ def read(files: Iterable[tuple[str, str]]) -> Found:
                 f"{name}: {error}: what comes after would be lost",
                 "take the list of networks out, and write it into [bypass] yourself",
             ) from error
-        if found.notes() == before:
+        if found == before:
             found.leave_out(name, "nothing in it is about who goes where")
     _settle(found)
     for name in branched:

@@ -80,11 +80,6 @@ class Found:
     changed: dict[Note, None] = field(default_factory=dict)
     left_out: dict[Note, None] = field(default_factory=dict)
 
-    def notes(self) -> int:
-        """How much was found so far."""
-        said = len(self.kept) + len(self.changed) + len(self.left_out) + len(self.unnamed)
-        return said + len(self.control) + len(self.inbound) + len(self.virtual) + len(self.accepted)
-
     def keep(self, place: str, words: str) -> None:
         """Say that something means the same now."""
         self.kept.setdefault(Note(place, words))

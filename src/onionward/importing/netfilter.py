@@ -54,14 +54,17 @@ _QUIET = frozenset(
         "which",
         "command",
         "id",
+        # where a function is made or called; its commands are looked at by themselves
+        "start",
+        "stop",
+        "restart",
+        "status",
+        "function",
     ]
 )
-
-
 # what redirects to tor
 _TURNS = frozenset({"REDIRECT", "DNAT", "TPROXY"})
-
-
+# of iptables-save(8), with -c
 _COUNTERS = re.compile(r"\[\d+:\d+\]")
 # what does not make an exception narrower than its network
 _PLAIN = frozenset({"-t", "-A", "-j", "-d", "-m", "--comment", "--state", "--syn"})
@@ -138,9 +141,6 @@ def _besides(program: str, command: Command, place: str, found: Found) -> None:
             return
         found.ip6 = True
         found.change(place, "IPv6 was switched off: it goes through Tor like IPv4, and may stay on")
-    elif program in ("start", "stop", "restart", "status", "function"):
-        # where a function is made; its commands are looked at by themselves
-        return
     elif program in ("iptables-save", "ip6tables-save", "iptables-restore", "ip6tables-restore"):
         found.leave_out(
             place, f"{program}: rules of others stay as they are, and come back as such"
@@ -195,9 +195,8 @@ def _rule(rule: Parsed, place: str, found: Found, *, ip6: bool) -> None:
 def _redirected(rule: Parsed, chain: str, place: str, found: Found) -> None:
     names = rule.get("--dport") in ("53", "domain")
     destination = rule.get("-d")
-    everywhere = [n for n in map(network_of, destination.split(",")) if n and not n.prefixlen]
-    if everywhere:
-        destination = ""
+    if any(n and not n.prefixlen for n in map(network_of, destination.split(","))):
+        destination = ""  # it is everything
     if (port := rule.get("--to-ports")).isdecimal():
         found.turned_to.setdefault(int(port), place)
     if "--syn" in rule.has:
@@ -298,14 +297,13 @@ def _not_redirected(rule: Parsed, chain: str, place: str, found: Found) -> None:
 
 def _bypassed_by(rule: Parsed, to: str, place: str, found: Found) -> None:
     """Bypass what an exception lets out for everybody; less than that is let out no more."""
-    narrow = sorted(o for o in rule.has if o not in _PLAIN and o not in rule.negated and o != "-p")
     protocol = rule.get("-p")
-    if narrow or protocol not in ("", "tcp", "all"):
-        which = " ".join([*narrow, *(["-p"] if protocol not in ("", "tcp", "all") else [])])
+    plain = {*_PLAIN, "-p"} if protocol in ("", "tcp", "all") else _PLAIN
+    if narrow := sorted(o for o in rule.has if o not in plain and o not in rule.negated):
         found.change(
             place,
-            f"{to} was let out only in part ({which}): it goes through Tor now, or nowhere. To "
-            "bypass all of it: [bypass] networks",
+            f"{to} was let out only in part ({' '.join(narrow)}): it goes through Tor now, or "
+            "nowhere. To bypass all of it: [bypass] networks",
         )
         return
     if protocol == "tcp":

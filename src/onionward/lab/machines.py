@@ -97,8 +97,7 @@ def _write_files(system: System, host: Host, machine: Machine, torrc: str) -> No
     system.write_file(etc / "onionward/onionward.toml", render.onionward_toml())
     system.write_file(etc / "hosts", render.etc_hosts(machine))
     # accounts that are made in the lab leave nothing in the machine's own /home (useradd(8))
-    homes = render.useradd_defaults()
-    system.write_file(etc / "default/useradd", homes)
+    system.write_file(etc / "default/useradd", render.useradd_defaults())
     if machine.accounts:
         _add_accounts(system, host)
 

@@ -6,11 +6,11 @@ Nothing here forwards a packet. IPv4 forwarding is not touched; IPv6 packets are
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TypedDict
 
+from onionward import iproute2
 from onionward.errors import CommandError
 from onionward.system import System
 
@@ -122,7 +122,7 @@ def _learners(system: System, proc_sys: Path) -> tuple[str, ...]:
     if not (proc_sys / "net/ipv6").is_dir():
         return ()
     argv = ["ip", "-6", "-j", "route", "show", "table", "all", "proto", "ra"]
-    routes = json.loads(system.query(argv) or "[]", strict=False)
+    routes = iproute2.entries(system.query(argv))
     return tuple(dict.fromkeys(r["dev"] for r in routes if "dev" in r))
 
 

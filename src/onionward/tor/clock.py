@@ -10,11 +10,10 @@ import re
 from itertools import pairwise
 from typing import NamedTuple
 
-from onionward import regular_file
 from onionward.paths import Paths
 from onionward.printable import printable
+from onionward.tor import log
 
-_READ = 1 << 18  # bytes at the log's end
 _SECONDS = {"day": 86400, "hour": 3600, "minute": 60, "second": 1}
 _UNITS = (("d", 86400), ("h", 3600), ("min", 60), ("s", 1))
 # of tor's log; what it says when the clock is set takes back what it has said before
@@ -55,10 +54,10 @@ def _duration(seconds: int) -> str:
     return f"{seconds} s"
 
 
-def last(log: str) -> Skew | None:
+def last(text: str) -> Skew | None:
     """What was said last, and not taken back since."""
     found = None
-    for match in _SKEWED.finditer(log):
+    for match in _SKEWED.finditer(text):
         found = match if match["side"] else None
     if found is None:
         return None
@@ -74,6 +73,6 @@ def last(log: str) -> Skew | None:
 def read(paths: Paths) -> Skew | None:
     """What the log of onionward's tor says; None as well when there is none."""
     try:
-        return last(regular_file.read(paths.tor_log, last=_READ).decode(errors="replace"))
+        return last(log.end(paths))
     except OSError:
         return None

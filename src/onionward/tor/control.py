@@ -14,13 +14,11 @@ import stem
 import stem.control
 import stem.util.log
 
-from onionward import regular_file
 from onionward.errors import TorError
 from onionward.paths import Paths
-from onionward.tor import clock
+from onionward.tor import clock, log
 
 _POLL = 0.1  # seconds between two looks at the bootstrap phase
-_LOG_READ = 1 << 18  # bytes at the log's end
 _STALL = 10.0  # seconds in one phase after which it is asked what stops tor
 
 
@@ -208,7 +206,7 @@ def _ended(paths: Paths) -> TorError:
 def log_tail(paths: Paths, lines: int = 20) -> str:
     """The last warnings of tor's log."""
     try:
-        text = regular_file.read(paths.tor_log, last=_LOG_READ).decode(errors="replace")
+        text = log.end(paths)
     except OSError:
         return ""
     found = [line for line in text.splitlines() if "[warn]" in line or "[err]" in line]

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import random
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from onionward import iproute2
 from onionward.errors import RefusedError
 from onionward.leaks.model import FIRST_NUMBER, Targets
 from onionward.networks import Network, contains
@@ -131,8 +131,7 @@ def read(system: System, wanted: str) -> Uplink:
     """
 
     def asked(*words: str) -> list[dict[str, Any]]:
-        # `ip` prints nothing where there is nothing
-        return list(json.loads(system.query(["ip", "-j", *words]) or "[]", strict=False))
+        return iproute2.entries(system.query(["ip", "-j", *words]))
 
     links = asked("address", "show")
     routes4, routes6 = (asked(v, "route", "show", "default") for v in ("-4", "-6"))

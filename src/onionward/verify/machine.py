@@ -14,7 +14,6 @@ from onionward.errors import RefusedError
 from onionward.facts import Facts, cgroup_mount, gather
 from onionward.paths import Paths
 from onionward.policy import ControlGroup, Policy, derive
-from onionward.printable import printable
 from onionward.system import System
 from onionward.tor import process as tor_process
 from onionward.verify import plan
@@ -168,7 +167,7 @@ def notes(machine: Machine) -> tuple[str, ...]:
     if policy is None:
         return ("which policy is in force only root may know: this account alone was tried",)
     return (
-        *(f"status: {printable(words)}" for words in machine.problems),
+        *(f"status: {words}" for words in machine.problems),
         *(
             f"clients behind {lan.interface} were not tried: what they send begins with them"
             for lan in policy.lans

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from onionward.printable import printable
 from onionward.verify.report import Report, Result, Verdict, summary
 
 _STYLES: dict[Verdict, str] = {
@@ -25,7 +26,7 @@ def show(report: Report, console: Console | None = None) -> None:
     console = console or Console(highlight=False)
     console.print(Text(summary(report), style=_STYLES[report.verdict]))
     for line in (*report.scopes, *report.notes):
-        console.print(Text(line))
+        console.print(Text(printable(line)))
     for theme, results in groupby(report.results, key=lambda result: result.theme):
         found = list(results)
         console.print()

@@ -73,8 +73,11 @@ def asked_elsewhere(policy: Policy) -> tuple[str, ...]:
 
     It names a client and a destination, and without a route of their own takes the default one.
     """
-    asked = f"meta mark {policy.stamp:#x} meta skuid 0 {FLAGS} == (syn | ack)"
-    return (f"oifname != @lans {asked} counter name escaped drop",)
+    return (f"{_asked(policy)} counter name escaped drop",)
+
+
+def _asked(policy: Policy) -> str:
+    return f"meta mark {policy.stamp:#x} meta skuid 0 {FLAGS} == (syn | ack)"
 
 
 def _sources(policy: Policy) -> Chain:
@@ -157,7 +160,7 @@ def _to_clients(policy: Policy) -> Chain:
         "",
         (
             # how each is asked what it expects, before its end is reset
-            f"meta mark {policy.stamp:#x} meta skuid 0 {FLAGS} == (syn | ack) accept",
+            f"{_asked(policy)} accept",
             commented(f"ct mark {MARK_CLIENT:#x} {established}", Rule.CLIENT_SERVICE),
             # an answer never opens anything
             f"{SYN_ONLY} return",

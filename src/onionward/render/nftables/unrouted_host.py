@@ -172,8 +172,8 @@ def _wire(policy: Policy) -> Chain:
         *accounts.user_rules(policy, "counter name escaped drop"),
         f"ct mark {MARK_USER:#x} counter name escaped drop",
     )
-    clients = tuple(f"oifname != @lans {rule}" for rule in lan.never_elsewhere())
-    clients += lan.asked_elsewhere(policy)
+    elsewhere = (*lan.never_elsewhere(), *lan.asked_elsewhere(policy))
+    clients = tuple(f"oifname != @lans {rule}" for rule in elsewhere)
     return Chain(
         "wire",
         "type filter hook postrouting priority 350; policy accept;",
