@@ -310,6 +310,31 @@ LOCAL = "bypass = 192.168.5.0/24"
             )
             for rules in permutations((ONION_RULE, f"{NAT} -A OUTPUT -d 10.0.0.0/8 -j RETURN"))
         ),
+        *(
+            (
+                f"{HOST_RULE}\n{NAT} -I OUTPUT ! {what} -d 10.6.0.0/16 -j RETURN",
+                {HOST},
+                "only in part",
+            )
+            for what in ("-p tcp", "--dport 80", "-s 10.6.0.1")
+        ),
+        (
+            f"{NAT} -A OUTPUT -m owner ! --uid-owner tor -j TOR\n"
+            f"{NAT} -A TOR -d 192.168.5.0/24 -j RETURN\n{NAT} -A TOR -p tcp -j REDIRECT",
+            {HOST, LOCAL},
+            "",
+        ),
+        (
+            f"{NAT} -A OUTPUT -m owner --uid-owner eve -p tcp -j REDIRECT\n"
+            "iptables -A OUTPUT -d 9.9.9.0/24 -j ACCEPT",
+            {"host = direct", "user = eve"},
+            "9.9.9.0/24: nothing is bypassed where this host is not routed",
+        ),
+        (
+            f"iptables -P OUTPUT DROP\niptables -A OUTPUT -d 9.9.9.0/24 -j ACCEPT\n{ONION_RULE}",
+            {HOST},
+            "9.9.9.0/24 was let out of what was refused",
+        ),
         # an exception that is taken back is none; what else is taken back is said
         (
             f"{NAT} -I OUTPUT -d 10.7.0.0/16 -j RETURN\n{HOST_RULE}\n"
@@ -321,6 +346,12 @@ LOCAL = "bypass = 192.168.5.0/24"
             f"{HOST_RULE}\n{NAT} -D OUTPUT -p tcp -j REDIRECT --to-ports 9040",
             {HOST},
             "s.sh:2: a rule is deleted: taken as if s.sh:1 stayed",
+        ),
+        (
+            f"{NAT} -I OUTPUT -d 10.7.0.0/16 -j RETURN\n{HOST_RULE}\n"
+            f"{NAT} --delete OUTPUT -d 10.7.0.0/16 -j RETURN",
+            {HOST},
+            "",
         ),
         (f"{HOST_RULE}\n{NAT} -D OUTPUT -j RETURN", {HOST}, "deletes a rule that no line before"),
         # functions may never be called

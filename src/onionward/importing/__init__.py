@@ -79,6 +79,38 @@ def _settle(found: Found) -> None:
                     f"port {port} is none of tor's in the torrc: what was sent there, to another "
                     "program perhaps, goes through Tor now",
                 )
+    is_redirected = found.host
+    if found.refused and not found.host:
+        found.host = True
+        found.change(
+            found.refused,
+            "everything else that this machine sent was refused; it goes through Tor now, for "
+            "with narrower scopes it would leave in clear",
+        )
+    _settle_accounts(found)
+    if found.use_bridges and not found.bridges:
+        found.change(
+            found.use_bridges,
+            "UseBridges: none of the bridges can be used here, and without one the link would see "
+            "that this is Tor. `check` and `up` refuse this configuration until bridges name one",
+        )
+    _settle_networks(found, is_redirected=is_redirected)
+    if found.inbound:
+        ports = ", ".join(map(str, sorted(found.inbound)))
+        found.change(
+            next(iter(found.inbound.values())),
+            f"TCP {ports} was open: who may connect is decided by host.inbound (attached and "
+            'bypassed networks), not by port; "all" lets everybody in',
+        )
+    if not (found.host or found.onion or found.lans or found.users):
+        found.host = True
+        found.change(
+            "", "no rule says who goes through Tor: everything that this machine sends does"
+        )
+    _settle_virtual(found)
+
+
+def _settle_accounts(found: Found) -> None:
     for place, who in found.unnamed:
         if found.host:
             found.keep(place, f"{who}: like everything else that this machine sends")
@@ -96,30 +128,23 @@ def _settle(found: Found) -> None:
             )
     if found.host and found.users:
         found.change("", "accounts that go through Tor on a routed host only get circuits apart")
-    if found.refused and not found.host:
-        found.host = True
-        found.change(
-            found.refused,
-            "everything else that this machine sent was refused; it goes through Tor now, for "
-            "with narrower scopes it would leave in clear",
-        )
-    for network, place in found.accepted.items():
-        if network not in found.bypass:
-            found.change(
-                place,
-                f"{network} was let out by the filter, but its TCP was redirected all the same: it "
-                "goes through Tor now, or nowhere",
-            )
-    if found.use_bridges and not found.bridges:
-        found.change(
-            found.use_bridges,
-            "UseBridges: none of the bridges can be used here, and without one the link would see "
-            "that this is Tor. `check` and `up` refuse this configuration until bridges name one",
-        )
+
+
+def _settle_networks(found: Found, *, is_redirected: bool) -> None:
+    """Which are reached directly; `is_redirected`: whether all that this host sends went to tor."""
     if found.host:
         found.onion = False
-    elif found.bypass:
-        for network, place in found.bypass.items():
+        let_out = {n: place for n, place in found.accepted.items() if n not in found.bypass}
+        for network, place in let_out.items():
+            how = (
+                "by the filter, but its TCP was redirected all the same"
+                if is_redirected
+                else "of what was refused"
+            )
+            words = f"{network} was let out {how}: it goes through Tor now, or nowhere"
+            found.change(place, words)
+    else:
+        for network, place in (*found.bypass.items(), *found.accepted.items()):
             found.leave_out(place, f"{network}: nothing is bypassed where this host is not routed")
         found.bypass.clear()
     for mapped, place in found.mapped.items():
@@ -130,19 +155,6 @@ def _settle(found: Found) -> None:
             f"{network} was reached for name resolution, too: names are asked of Tor alone now, "
             "wherever they are asked for",
         )
-    if found.inbound:
-        ports = ", ".join(map(str, sorted(found.inbound)))
-        found.change(
-            next(iter(found.inbound.values())),
-            f"TCP {ports} was open: who may connect is decided by host.inbound (attached and "
-            'bypassed networks), not by port; "all" lets everybody in',
-        )
-    if not (found.host or found.onion or found.lans or found.users):
-        found.host = True
-        found.change(
-            "", "no rule says who goes through Tor: everything that this machine sends does"
-        )
-    _settle_virtual(found)
 
 
 def _cut_out(mapped: Network, place: str, found: Found) -> None:

@@ -297,18 +297,24 @@ def _not_redirected(rule: Parsed, chain: str, place: str, found: Found) -> None:
 
 def _bypassed_by(rule: Parsed, to: str, place: str, found: Found) -> None:
     """Bypass what an exception lets out for everybody; less than that is let out no more."""
-    protocol = rule.get("-p")
-    plain = {*_PLAIN, "-p"} if protocol in ("", "tcp", "all") else _PLAIN
-    if narrow := sorted(o for o in rule.has if o not in plain and o not in rule.negated):
+    if narrow := sorted(option for option in rule.has if not _lets_out_all(rule, option)):
         found.change(
             place,
             f"{to} was let out only in part ({' '.join(narrow)}): it goes through Tor now, or "
             "nowhere. To bypass all of it: [bypass] networks",
         )
         return
-    if protocol == "tcp":
+    if rule.get("-p") == "tcp":
         found.change(place, f"{to} was excepted for TCP: what is bypassed is so for all but names")
     _bypassed(to, place, found)
+
+
+def _lets_out_all(rule: Parsed, option: str) -> bool:
+    """Whether an exception with this option still is one for everybody's TCP."""
+    if option in rule.negated:
+        # tor, whose traffic leaves anyway
+        return option in ("--uid-owner", "--gid-owner")
+    return option in _PLAIN or (option == "-p" and rule.get("-p") in ("tcp", "all"))
 
 
 def _bypassed(to: str, place: str, found: Found) -> None:

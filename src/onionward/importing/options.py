@@ -78,6 +78,8 @@ _SAME = {
     "--dst": "-d",
     "--jump": "-j",
     "--policy": "-P",
+    "--delete": "-D",
+    "--delete-chain": "-X",
     "--dports": "--dport",
     "--destination-port": "--dport",
     "--destination-ports": "--dport",
