@@ -25,6 +25,11 @@ JOURNAL = Path("/var/lib/onionward/journal.json")
 RESOLV_CONF = Path("/etc/resolv.conf")
 WAITING = Path("/etc/.resolv.conf.before-onionward")
 
+_SAY = """
+import socket, sys
+family = socket.AF_INET6 if ":" in sys.argv[1] else socket.AF_INET
+socket.socket(family, socket.SOCK_DGRAM).sendto(b"something", (sys.argv[1], 9))
+"""
 BACKEND = os.environ.get("ONIONWARD_TEST_BACKEND", "")
 """Another packet filter than the machine's own choice, as the configuration names it."""
 
@@ -151,6 +156,10 @@ class Machine:
         done = self.onionward("down", *argv)
         assert done.returncode == 0, done.stdout + done.stderr
         return done
+
+    def say(self, address: str) -> Done:
+        """Send a datagram; it may be refused."""
+        return self.run("python3", "-I", "-c", _SAY, address)
 
     def status(self) -> dict[str, Any]:
         done = self.onionward("status", "--json")

@@ -343,14 +343,6 @@ def test_a_connection_of_the_moment_of_a_reload_is_remembered(
     everything.assert_no_tails(done.stdout + done.stderr)
 
 
-SAY = """
-import socket, sys
-address = sys.argv[1]
-family = socket.AF_INET6 if ":" in address else socket.AF_INET
-socket.socket(family, socket.SOCK_DGRAM).sendto(b"control", (address, 9))
-"""
-
-
 def left_by_tor(machine: Machine, client: str, server: str, port: int) -> None:
     """A connection that connection tracking, iptables' only memory, has longer than tor had it."""
     relay = RELAY6 if ":" in client else RELAY4
@@ -390,7 +382,7 @@ def test_no_client_is_asked_over_another_way(lab: Lab, backend: str, gone: str) 
             # the control: what is sent to them takes the uplink
             since = time.time()
             for client in clients:
-                machine.output("python3", "-I", "-c", SAY, client)
+                machine.say(client)
             assert len(towards_clients(since)) == len(clients)
         finally:
             cable.up()

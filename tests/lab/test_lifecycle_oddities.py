@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
@@ -19,6 +20,7 @@ from tests.lab.lifecycle_machine import (
 )
 from tests.lab.lifecycle_wire import Wire
 
+BOB = '[[user]]\nname = "bob"\n'
 ASIDE = "/etc/resolv.conf.aside"
 
 
@@ -191,6 +193,9 @@ def test_file_systems_and_programs_that_fail_meanwhile(machine: Machine) -> None
 
 def test_down_that_fails_before_it_opens_leaves_a_guard(machine: Machine) -> None:
     with exactly_back(machine):
+        with Wire(machine) as wire:
+            machine.say(machine.lab.web4)
+            assert wire.packets()
         machine.up()
         with without(machine, "ss"):
             done = machine.onionward("down")
@@ -198,12 +203,44 @@ def test_down_that_fails_before_it_opens_leaves_a_guard(machine: Machine) -> Non
             assert "still protected by the rules in force" in done.stderr
         with Wire(machine) as wire:
             machine.output("nft", "flush", "ruleset")
-            machine.run("ping", "-c1", "-W1", machine.lab.web4)
+            machine.say(machine.lab.web4)
             until("rules are back", lambda: "onionward\n" in machine.tables(), 20)
-            machine.run("ping", "-c1", "-W1", machine.lab.web4)
+            machine.say(machine.lab.web4)
             assert wire.packets() == []
         assert machine.guard_pids()
         machine.down()
+
+
+def test_another_configuration_is_named_with_what_it_gives_up(machine: Machine) -> None:
+    machine.configure(f'[[user]]\nname = "alice"\n{BOB}')
+    machine.up()
+    other = CONFIG.with_name("other.toml")
+    machine.path(other).write_text(machine.path(CONFIG).read_text().replace(BOB, ""))
+    told = machine.run("onionward", "--config", str(other), "check")
+    assert f"{CONFIG} is in force; this is by {other}" in told.stderr
+    done = machine.run("onionward", "--config", str(other), "up")
+    assert f"{CONFIG} was in force; {other} takes its place" in done.stdout
+    assert "no longer so: user: bob" in done.stdout
+    machine.down()
+    told = machine.onionward("explain", "tcp", "192.0.2.1", "443")
+    assert told.stderr.startswith("note: onionward is not on")
+
+
+def test_what_is_made_in_the_lab_stays_there(machine: Machine) -> None:
+    name = "lab-maiden"
+    machine.configure(f'[[user]]\nname = "{name}"\n')
+    machine.up("--create-users")
+    try:
+        home = machine.output("sh", "-c", f"echo ~{name}").strip()
+        assert home.startswith("/run/")
+        assert machine.path(home).is_dir()
+        assert not Path("/home", name).exists()
+    finally:
+        machine.down()
+        machine.output("userdel", "--remove", name)
+    done = machine.run("onionward", "lab", "up", "--name", "inner")
+    assert done.returncode == 2
+    assert "this is a machine of a lab already" in done.stderr
 
 
 @contextmanager

@@ -70,6 +70,10 @@ def test_through_obfs4(machine: Machine, bridge: Bridge) -> None:
     ):
         machine.up()
         assert '"client": "198.18.3.' in fetch(machine)
+        # which bridges these are is nobody else's business
+        torrc = "/run/onionward/torrc"
+        assert bridge.obfs4 in machine.output("cat", torrc)
+        assert machine.run("cat", torrc, user="alice").returncode != 0
         _plugin_is_tors(machine)
         _plugin_takes_nobody_elsewhere(machine, bridge)
         machine.up()  # a reload

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from onionward.lab import Lab
-from tests.lab.lifecycle_machine import Machine
+from tests.lab.lifecycle_machine import Machine, until
 from tests.lab.verify_machine import accepting, both, ids, load, load_back, opened, verify, without
 
 Change = Callable[[str], str]
@@ -123,6 +123,20 @@ def test_what_left_has_its_moment_and_its_words(machine: Machine) -> None:
     assert report["trial"][0] <= found["uplink"]["time"] <= report["trial"][1]
     escapes = next(marks for marks in report["traffic"] if marks["kind"] == "canary")
     assert sum(count for _, count in escapes["counts"]) == 2  # of root and of nobody
+
+
+def test_a_machine_that_is_open_is_called_so(machine: Machine) -> None:
+    machine.pause_guard()
+    load(machine, lambda _: "flush ruleset\n")
+    for pid in machine.guard_pids():
+        machine.run("kill", "-KILL", str(pid))
+    until("no guard is left", lambda: machine.guard_pids() == [])
+    try:
+        report = verify(machine, "--only", "udp.quic4", status=1)
+    finally:
+        machine.up()
+    assert report["state"] == "open"
+    assert any("status: NOT PROTECTED" in words for words in report["notes"]), report["notes"]
 
 
 def test_with_the_rules_as_they_should_be_all_of_that_is_closed(machine: Machine) -> None:
